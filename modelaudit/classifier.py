@@ -1,0 +1,133 @@
+"""The one object that detectors see: pixels in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+OutputKind = Literal["logits", "probabilities", "log-probabilities"]
+
+# Probabilities are clamped here before the logarithm. float32 softmax underflows to exact zeros
+# around 1e-45; anything below this is as good as impossible and must not turn into -inf.
+_SMALLEST_PROBABILITY = 1e-30
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How [0, 1] RGB (or grey) NCHW pixels become the input that the model was trained on.
+
+    Attributes:
+        name: short name for reports, e.g. ``as-is`` or ``imagenet``.
+        mean: per-channel mean in [0, 1] units, subtracted; length 1 or C.
+        std: per-channel standard deviation in [0, 1] units, divided by; length 1 or C.
+        input_range: ``0-1`` or ``0-255``: the range that pixels are scaled to, after mean and std
+            were applied in [0, 1] units (so with 0-255 the usual choice is no mean and std).
+        channel_order: ``RGB`` or ``BGR``.
+        layout: ``NCHW`` or ``NHWC``.
+    """
+
+    name: str = "as-is"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    input_range: Literal["0-1", "0-255"] = "0-1"
+    channel_order: Literal["RGB", "BGR"] = "RGB"
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply to ``[B, C, H, W]`` pixels in [0, 1]; differentiable."""
+        if self.channel_order == "BGR":
+            x = x.flip(1)
+        if any(self.mean) or any(s != 1.0 for s in self.std):
+            mean = torch.tensor(self.mean, device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
+            std = torch.tensor(self.std, device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
+            x = (x - mean) / std
+        if self.input_range == "0-255":
+            x = x * 255.0
+        if self.layout == "NHWC":
+            x = x.permute(0, 2, 3, 1)
+        return x
+
+
+class Classifier:
+    """A frozen image classifier with its preprocessing inside.
+
+    Args:
+        module: takes the preprocessed batch, returns ``[B, K]``; it is put in eval mode and its
+            parameters are frozen.
+        num_classes: number of outputs K.
+        input_shape: ``(C, H, W)`` of the pixels that it is called with.
+        preprocessing: applied to the pixels before ``module``.
+        outputs: what ``module`` returns. Probabilities and log-probabilities are turned into
+            logits by taking the logarithm, which a following softmax undoes exactly.
+        device: where the pixels and the module live.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module | Callable[[Tensor], Tensor],
+        num_classes: int,
+        input_shape: tuple[int, int, int],
+        preprocessing: Preprocessing | None = None,
+        outputs: OutputKind = "logits",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        if isinstance(module, nn.Module):
+            module = module.to(self.device).eval()
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+        self.module = module
+        self.num_classes = num_classes
+        self.input_shape = input_shape
+        self.preprocessing = preprocessing or Preprocessing()
+        self.outputs = outputs
+        self.forwards = 0
+        self.backwards = 0
+
+    @property
+    def image_passes(self) -> float:
+        """Cost so far: one image through one forward and one backward pass counts 1, a forward
+        pass alone 1/2 (parameters are frozen, so a backward pass costs about as much)."""
+        return (self.forwards + self.backwards) / 2
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits ``[B, K]`` of float32 pixels ``[B, C, H, W]`` in [0, 1]."""
+        self.forwards += len(x)
+        raw = self.module(self.preprocessing(x))
+        if raw.requires_grad:
+            raw.register_hook(self._count_backward)
+        return to_logits(raw.float(), self.outputs)
+
+    def _count_backward(self, grad: Tensor) -> None:
+        self.backwards += len(grad)
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, batch_size: int = 256) -> Tensor:
+        """Predicted class ``[B]`` (int64) of pixels ``[B, C, H, W]``."""
+        parts = [self(chunk.to(self.device)).argmax(1).cpu() for chunk in x.split(batch_size)]
+        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
+
+
+def to_logits(raw: Tensor, outputs: OutputKind) -> Tensor:
+    """Raw outputs ``[B, K]`` as logits: the logarithm where they are probabilities."""
+    if outputs == "probabilities":
+        return raw.clamp_min(_SMALLEST_PROBABILITY).log()
+    return raw
+
+
+def recognise_outputs(raw: Tensor, tolerance: float = 1e-3) -> OutputKind:
+    """What raw outputs ``[B, K]`` are, judged by their sums.
+
+    Softmax outputs are in [0, 1] and sum to 1; log-softmax outputs are at most 0 and their
+    exponentials sum to 1. Everything else is logits.
+    """
+    raw = raw.detach().double()
+    if bool((raw >= -tolerance).all()) and bool(((raw.sum(1) - 1).abs() < tolerance).all()):
+        return "probabilities"
+    if bool((raw <= tolerance).all()) and bool(((raw.exp().sum(1) - 1).abs() < tolerance).all()):
+        return "log-probabilities"
+    return "logits"
