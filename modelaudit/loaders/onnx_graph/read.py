@@ -1,0 +1,81 @@
+"""Reading and checking an ONNX file. Nothing in the file is executed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx.external_data_helper
+
+from modelaudit.errors import ModelFileError
+from modelaudit.loaders.onnx_graph.build import opsets, require_supported
+
+
+def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
+    """Parse and check an ONNX file, and load its external data from the file's own folder.
+
+    Returns:
+        The model, and whether it has external data.
+
+    Raises:
+        ModelFileError: not an ONNX file, truncated, refused by ``onnx.checker``, or with external
+            data that is missing or outside the folder.
+        UnsupportedOperatorError: operators that the importer does not implement.
+    """
+    model = _parse(path)
+    newest, opset = onnx.defs.onnx_opset_version(), opsets(model).get("", 0)
+    if opset > newest:
+        raise ModelFileError(
+            f"expected opset {newest} at most in {path}, found {opset}; install a newer onnx "
+            "package or export the model with an older opset"
+        )
+    require_supported(model)
+    external = uses_external_data(model)
+    try:
+        onnx.checker.check_model(str(path))
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # the checker and the loader raise many unrelated types
+        raise ModelFileError(
+            f"expected a valid ONNX model in {path}, but onnx refuses it: {_first_line(error)}; "
+            "export it again, with external data (if any) in the model's own folder"
+        ) from error
+    return model, external
+
+
+def uses_external_data(model: onnx.ModelProto) -> bool:
+    """Whether any tensor is stored outside the file; loading the data clears the mark."""
+    external = onnx.TensorProto.EXTERNAL
+    return any(tensor.data_location == external for tensor in model.graph.initializer)
+
+
+def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with inferred shapes where inference succeeds, else unchanged."""
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # inference is a convenience: models over 2 GB and odd operators fail it
+        return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    """The protocol buffer in the file, without external data; it has a graph."""
+    try:
+        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+    except OSError as error:
+        raise ModelFileError(
+            f"cannot read {path}: {error.strerror or error}; check the path and its permissions"
+        ) from error
+    except Exception as error:  # protobuf's DecodeError, which is not part of onnx's interface
+        raise ModelFileError(
+            f"expected an ONNX model in {path}, found bytes that do not parse as one; the file is "
+            "of another format or truncated: copy or export it again"
+        ) from error
+    if not model.HasField("graph") or not model.opset_import:
+        raise ModelFileError(
+            f"expected an ONNX model in {path}, found no graph; the file is of another format or "
+            "empty: copy or export it again"
+        )
+    return model

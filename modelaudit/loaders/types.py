@@ -1,0 +1,57 @@
+"""What a loader returns and what the user may tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from torch import nn
+
+Layout = Literal["NCHW", "NHWC"]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What the user says about a model file; every field is optional.
+
+    Attributes:
+        arch: torchvision classification model name, or ``package.module:factory``; only for
+            weights without a graph.
+        num_classes: number of outputs K; only for weights without a graph.
+    """
+
+    arch: str | None = None
+    num_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model file turned into a differentiable module.
+
+    Attributes:
+        module: float32 tensor in the file's own layout and value range -> raw outputs ``[B, K]``;
+            in eval mode, parameters frozen.
+        format: ``onnx``, ``torchscript``, ``safetensors`` or ``state-dict``.
+        input_shape: shape of one input without the batch dimension, as the file states it; an
+            unknown extent is ``None``; the whole is ``None`` when the file does not say.
+        layout: the layout that the file's graph expects.
+        num_classes: number of outputs K if the file states it.
+        logits_module: the same network without its final softmax, where the graph shows one;
+            its logits keep gradients that a saturated softmax loses.
+        reference: an independent implementation (ONNX Runtime) of the same file: float32 array in
+            the file's layout -> raw outputs; ``None`` where there is none.
+        notes: sentences for the report.
+        details: facts for ``modelaudit inspect`` (producer, opset, operators, parameters ...).
+    """
+
+    module: nn.Module
+    format: str
+    input_shape: tuple[int | None, ...] | None = None
+    layout: Layout = "NCHW"
+    num_classes: int | None = None
+    logits_module: nn.Module | None = None
+    reference: Callable[[np.ndarray], np.ndarray] | None = None
+    notes: tuple[str, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
