@@ -1,0 +1,200 @@
+"""Preprocessing: found by clean accuracy, or given by the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modelaudit.classifier import Preprocessing
+from modelaudit.errors import ModelFileError, UnsupportedOperatorError, UsageError
+from modelaudit.images import CleanImages
+from modelaudit.preprocess import (
+    candidates,
+    choose_preprocessing,
+    explicit_preprocessing,
+    preprocessing_names,
+)
+
+
+def make_pool(pixels: Tensor, labels: Tensor) -> CleanImages:
+    n = len(labels)
+    return CleanImages(
+        pixels, labels, tuple(Path(f"{i}.png") for i in range(n)), ("0" * 64,) * n, (False,) * n
+    )
+
+
+def colours(n: int = 60, channels: int = 3) -> CleanImages:
+    """Every image has one random colour; its label is the row of a grid of brightnesses."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(n, channels, 1, 1, generator=generator)
+    return make_pool(values.expand(n, channels, 4, 5).clone(), torch.zeros(n, dtype=torch.long))
+
+
+class Nearest(nn.Module):
+    """Knows each of the first colours by heart, as seen through ``preprocessing``."""
+
+    def __init__(self, pool: CleanImages, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.layout = preprocessing.layout
+        seen = self.mean_colour(preprocessing(pool.pixels))
+        self.register_buffer("seen", seen)
+
+    def mean_colour(self, x: Tensor) -> Tensor:
+        return x.mean((1, 2) if self.layout == "NHWC" else (2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -torch.cdist(self.mean_colour(x), self.seen)
+
+
+def knows(preprocessing: Preprocessing, channels: int = 3) -> tuple[nn.Module, CleanImages]:
+    pool = colours(channels=channels)
+    pool = make_pool(pool.pixels, torch.arange(len(pool)))
+    return Nearest(pool, preprocessing), pool
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_every_candidate_is_found_when_it_is_right(channels):
+    for candidate in candidates(channels, "NCHW"):
+        module, pool = knows(candidate, channels)
+        choice = choose_preprocessing(module, pool, "NCHW")
+        assert choice.preprocessing == candidate
+        assert choice.accuracy == 1.0
+        assert choice.num_classes == 60
+        assert choice.images == 60
+        assert choice.outputs == "logits"
+        assert [c.name for c in choice.table] == list(preprocessing_names(channels))
+
+
+def test_candidates_fit_the_channels():
+    assert "bgr" not in preprocessing_names(1)
+    assert "imagenet" not in preprocessing_names(1)
+    assert preprocessing_names(4) == ("as-is", "half", "0-255")
+    assert preprocessing_names()[0] == "as-is"
+    assert set(preprocessing_names()) > {"mnist", "imagenet"}
+
+
+def test_a_stated_layout_goes_to_all_candidates_and_an_unknown_one_doubles_them():
+    assert {c.layout for c in candidates(3, "NHWC")} == {"NHWC"}
+    both = candidates(3, None)
+    assert [c.layout for c in both] == ["NCHW"] * 8 + ["NHWC"] * 8
+    assert both[8].name == "as-is NHWC"
+
+
+@pytest.mark.parametrize("layout", ["NHWC", None])
+def test_nhwc_is_found_and_failures_are_on_record(layout):
+    pool = colours()
+    pool = make_pool(pool.pixels, torch.arange(len(pool)))
+    module = Nearest(pool, Preprocessing(layout="NHWC"))
+    choice = choose_preprocessing(module, pool, layout)
+    assert choice.preprocessing.layout == "NHWC"
+    assert choice.accuracy == 1.0
+    if layout is None:
+        failed = [c for c in choice.table if c.accuracy is None]
+        assert [c.preprocessing.layout for c in failed] == ["NCHW"] * 8
+        assert all(c.error for c in failed)
+
+
+def thresholded(n: int, needed_for_second: int) -> tuple[nn.Module, CleanImages]:
+    """As-is gets ``n - needed_for_second`` of ``n`` images right, "half" all of them."""
+    pixels = torch.full((n, 4, 2, 2), 0.75)
+    pixels[:needed_for_second] = 0.3
+
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            value = x.mean((1, 2, 3))
+            right = ((value < 0) | (value > 0.45)).float()  # half: -0.4 and 0.5
+            return torch.stack([1 - right, right], 1)
+
+    return Model(), make_pool(pixels, torch.ones(n, dtype=torch.long))
+
+
+def test_one_image_does_not_beat_a_simpler_candidate_but_two_do():
+    for extra, expected in ((1, "as-is"), (2, "half")):
+        choice = choose_preprocessing(*thresholded(20, extra), "NCHW")
+        assert choice.preprocessing.name == expected
+        assert [round(c.accuracy * 20) for c in choice.table[:2]] == [20 - extra, 20]
+    assert choose_preprocessing(*thresholded(20, 1), "NCHW").accuracy == 0.95
+
+
+def test_output_kinds():
+    module, pool = knows(Preprocessing())
+    for last, kind in ((nn.Softmax(1), "probabilities"), (nn.LogSoftmax(1), "log-probabilities")):
+        choice = choose_preprocessing(nn.Sequential(module, last), pool, "NCHW")
+        assert choice.outputs == kind
+
+
+def test_large_pools_are_sampled_evenly():
+    pool = make_pool(torch.zeros(1200, 1, 1, 1), torch.arange(1200) // 400)
+    choice = choose_preprocessing(lambda x: torch.eye(3)[:1].expand(len(x), 3), pool, "NCHW")
+    assert choice.images == 400
+    assert choice.accuracy == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_when_every_candidate_fails_the_message_says_why():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 10))
+    with pytest.raises(ModelFileError, match=r"\[3, 4, 5\].*8 preprocessings.*mat1"):
+        choose_preprocessing(module, colours(), "NCHW")
+    with pytest.raises(ModelFileError, match=r"outputs \[60, K\] expected, got \[60, 3, 4, 5\]"):
+        choose_preprocessing(nn.Identity(), colours(), "NCHW")
+    module, pool = knows(Preprocessing())
+    with pytest.raises(ModelFileError, match="10 outputs expected, got 60"):
+        choose_preprocessing(module, pool, "NCHW", num_classes=10)
+
+
+def test_an_error_of_ours_is_not_taken_for_a_failed_candidate():
+    def module(x: Tensor) -> Tensor:
+        raise UnsupportedOperatorError("Det")
+
+    with pytest.raises(UnsupportedOperatorError):
+        choose_preprocessing(module, colours(), "NCHW")
+
+
+def test_a_given_preprocessing_is_only_measured():
+    module, pool = knows(Preprocessing())
+    given = explicit_preprocessing(name="imagenet")
+    choice = choose_preprocessing(module, pool, "NCHW", options=[given])
+    assert choice.preprocessing == given
+    assert len(choice.table) == 1
+    assert choice.accuracy < 0.5
+
+
+# What the user gives --------------------------------------------------------------------------
+
+
+def test_explicit_options():
+    given = explicit_preprocessing("0.485,0.456, 0.406", (0.2, 0.2, 0.2), "0-255", "NHWC")
+    assert given == Preprocessing(
+        "explicit", (0.485, 0.456, 0.406), (0.2, 0.2, 0.2), "0-255", layout="NHWC"
+    )
+    assert explicit_preprocessing() == Preprocessing("explicit")
+    assert explicit_preprocessing(mean="0.5", channels=3).mean == (0.5,)
+    by_name = explicit_preprocessing(name="mnist", layout="NHWC", channels=1)
+    assert (by_name.mean, by_name.layout) == ((0.1307,), "NHWC")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"mean": "0.5,x"}, "--mean takes numbers separated by commas"),
+        ({"mean": ""}, "--mean takes numbers"),
+        ({"mean": "0.5,0.5"}, "--mean takes 1 or 3 or 4 numbers; got 2"),
+        ({"std": "1,1,1", "channels": 1}, "--std takes 1 numbers; got 3"),
+        ({"std": "0"}, "--std must be above 0"),
+        ({"std": "-0.5"}, "--std must be above 0"),
+        ({"std": "nan"}, "--std must be above 0"),
+        ({"mean": "nan"}, "--mean must be from 0 to 1"),
+        ({"mean": "123.68,116.78,103.94"}, "divide values for 0-255 pixels by 255"),
+        ({"input_range": "0-1.0"}, "--input-range is 0-1 or 0-255"),
+        ({"layout": "HWC"}, "--layout is NCHW or NHWC"),
+        ({"name": "imagnet"}, "did you mean 'imagenet'"),
+        ({"name": "imagenet", "channels": 1}, "no preprocessing 'imagenet' for 1-channel"),
+        ({"name": "imagenet", "mean": "0.5"}, "drop it or --mean"),
+        ({"name": "imagenet", "input_range": "0-255"}, "drop it or --input-range"),
+    ],
+)
+def test_bad_options(arguments, said):
+    with pytest.raises(UsageError, match=said):
+        explicit_preprocessing(**arguments)
