@@ -1,0 +1,127 @@
+"""Preflight checks of the model itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modelaudit.checks import Check, Status, make_check
+from modelaudit.classifier import Classifier
+from modelaudit.images import CleanImages
+
+# An order-statistic test fits a null distribution to all classes but the most suspicious one.
+_FEWEST_CLASSES = 4
+# Relative to the largest logit: convolution algorithms and TF32 stay below the first; above the
+# second, differences are no longer rounding.
+_ROUNDING = 1e-3
+_DIFFERENT = 5e-2
+_PROBES = 8
+_GRADIENT_PROBES = 32
+_BATCH = 64
+
+
+@torch.no_grad()
+def check_outputs_finite(classifier: Classifier, chosen: CleanImages) -> Check:
+    """Are all logits of the clean images finite?"""
+    bad = 0
+    for batch in chosen.pixels.split(_BATCH):
+        logits = classifier(batch.to(classifier.device))
+        bad += int((~logits.isfinite()).any(1).sum())
+    if bad:
+        message = f"The outputs for {bad} of {len(chosen)} clean images are NaN or infinite."
+        return make_check("outputs-finite", "error", message)
+    return make_check("outputs-finite", "ok", "All outputs are finite.")
+
+
+@torch.no_grad()
+def check_deterministic(classifier: Classifier, chosen: CleanImages) -> Check:
+    """Do the same images give the same logits twice?"""
+    x = _spread(chosen.pixels, _PROBES).to(classifier.device)
+    difference = _relative_difference(classifier(x), classifier(x))
+    return make_check(
+        "deterministic",
+        _graded(difference),
+        f"The same images called twice differ by {difference:.2g} of the largest logit.",
+    )
+
+
+@torch.no_grad()
+def check_batch_independent(classifier: Classifier, chosen: CleanImages) -> Check:
+    """Does an image give the same logits alone as in a batch?"""
+    x = _spread(chosen.pixels, _PROBES).to(classifier.device)
+    together = classifier(x)
+    try:
+        alone = torch.cat([classifier(one) for one in x.split(1)])
+    # Whatever the module raises, it does so for a batch of one only: larger ones just worked.
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        message = f"The model fails on a batch of one image: {line[:200]}"
+        return make_check("batch-independent", "inconclusive", message)
+    difference = _relative_difference(together, alone)
+    return make_check(
+        "batch-independent",
+        _graded(difference),
+        f"Images alone and in a batch of {len(x)} differ by {difference:.2g} of the largest logit.",
+    )
+
+
+def check_gradients(classifier: Classifier, chosen: CleanImages) -> Check:
+    """Do pixels have a gradient that a search can follow?
+
+    For each of some images the log-probability of one class that the model does *not* predict is
+    differentiated, another class for every image: the predicted class's own log-probability has
+    no gradient on a confident model, and a search never starts from it.
+    """
+    name = "gradients"
+    x = _spread(chosen.pixels, _GRADIENT_PROBES).to(classifier.device).requires_grad_()
+    k = classifier.num_classes
+    try:
+        log_p = classifier(x).log_softmax(1)
+        offset = 1 + torch.arange(len(x), device=x.device) % (k - 1)
+        target = (log_p.argmax(1) + offset) % k
+        (gradient,) = torch.autograd.grad(log_p.gather(1, target[:, None]).sum(), x)
+    # A module that detaches, rounds or calls out of torch raises here, each in its own way.
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        message = f"The model cannot be differentiated: {line[:200]}"
+        return make_check(name, "inconclusive", message)
+    norm = gradient.flatten(1).double().norm(dim=1)
+    usable = int((norm.isfinite() & (norm > 1e-12)).sum())
+    message = f"{usable} of {len(x)} images have a usable gradient."
+    if usable == len(x):
+        return make_check(name, "ok", message)
+    return make_check(name, "warning" if 2 * usable >= len(x) else "inconclusive", message)
+
+
+def check_class_count(classifier: Classifier) -> Check:
+    """Are there enough classes for an order-statistic test?"""
+    k = classifier.num_classes
+    if k < _FEWEST_CLASSES:
+        message = f"The model has {k} classes; detectors that compare classes need at least "
+        return make_check("class-count", "inconclusive", f"{message}{_FEWEST_CLASSES}.")
+    return make_check("class-count", "ok", f"{k} classes.")
+
+
+def check_output_kind(classifier: Classifier) -> Check:
+    """Are the outputs logits?"""
+    if classifier.outputs == "logits":
+        return make_check("output-kind", "ok", "The outputs are logits.")
+    message = f"The outputs are {classifier.outputs}; they are turned into logits."
+    return make_check("output-kind", "note", message)
+
+
+def _spread(pixels: Tensor, count: int) -> Tensor:
+    """At most ``count`` images, evenly spread, so that several classes are among them."""
+    return pixels[torch.linspace(0, len(pixels) - 1, min(count, len(pixels))).long()]
+
+
+def _relative_difference(a: Tensor, b: Tensor) -> float:
+    """Largest difference relative to the largest magnitude."""
+    scale = torch.maximum(a.abs().max(), b.abs().max()).clamp_min(1e-12)
+    return float((a - b).abs().max() / scale)
+
+
+def _graded(difference: float) -> Status:
+    if difference <= _ROUNDING:
+        return "ok"
+    return "warning" if difference <= _DIFFERENT else "inconclusive"
