@@ -1,0 +1,1 @@
+"""Backdoor detectors: one file each, one public entry each, one result type."""

@@ -1,0 +1,16 @@
+"""Ways to put a pattern into an image. A new one is one new file and one line in ``EMBEDDINGS``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from detectors.embeddings.additive import Additive
+from detectors.embeddings.protocol import Embedding
+from detectors.embeddings.sparse import Sparse
+
+EMBEDDINGS: Mapping[str, Embedding] = MappingProxyType(
+    {embedding.name: embedding for embedding in (Additive(), Sparse())}
+)
+
+__all__ = ["EMBEDDINGS", "Additive", "Embedding", "Sparse"]

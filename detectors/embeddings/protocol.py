@@ -1,0 +1,46 @@
+"""All that the search knows of an embedding."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Embedding(Protocol):
+    """How a pattern θ is put into images, how large it is, and where it grows fastest.
+
+    Patterns of several rows (one per putative target) are stacked: θ is ``[R, *]``. A row's pattern
+    may be interpolated linearly between two values that the search has seen.
+
+    Attributes:
+        name: as in ``--set l-red.embedding=NAME``.
+        unit: of the size, for reports.
+        sees: which patterns it is for, in a few words.
+        first_step: length of the first step of the fast schedule, in the unit of the size.
+    """
+
+    name: str
+    unit: str
+    sees: str
+    first_step: float
+
+    def init(self, rows: int, input_shape: tuple[int, int, int]) -> Tensor:
+        """``rows`` patterns that change nothing, for images ``(C, H, W)``."""
+        ...
+
+    def apply(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Images ``[B, C, H, W]`` in [0, 1] with one pattern each, ``[B, *]``; in [0, 1] again."""
+        ...
+
+    def step(self, theta: Tensor, gradient: Tensor, delta: Tensor) -> Tensor:
+        """Patterns ``[R, *]`` after one step of steepest ascent of length ``delta`` ``[R]``.
+
+        Steepest in the geometry of ``size``: of all steps of that length, the one along which the
+        objective with this gradient grows most.
+        """
+        ...
+
+    def size(self, theta: Tensor) -> Tensor:
+        """Size ``[R]`` of patterns ``[R, *]``, in ``unit``."""
+        ...

@@ -1,0 +1,265 @@
+"""Pattern estimation: Algorithm 1 of the L-RED paper, for any embedding and all targets at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from detectors.embeddings.protocol import Embedding
+from modelaudit.classifier import Classifier
+
+#: Pixel values per forward batch on a CPU: large enough to fill it, small enough for its caches.
+_VALUES_PER_BATCH = 500_000
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Settings of the search.
+
+    Attributes:
+        pi: misclassification fraction π that a pattern must reach, in (0, 1).
+        delta: length δ of the first step, in the unit of the embedding's size.
+        growth: later steps have length ``max(delta, growth * size)``; 0 is the paper's constant δ.
+        tau_max: number of steps after which a target is given up (τ_max).
+        entropy_weights: update the source weights by Eqs. 6-8; otherwise they stay uniform (U-RED).
+        refine: halvings of the last step, towards the boundary Q = π; 0 is the paper's Algorithm 1.
+    """
+
+    pi: float
+    delta: float
+    growth: float
+    tau_max: int
+    entropy_weights: bool
+    refine: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What to search for: one row per pattern.
+
+    Attributes:
+        targets: putative target class ``[R]``.
+        support: ``[R, K]`` bool: the possible source classes of each row.
+    """
+
+    targets: Tensor
+    support: Tensor
+
+    @classmethod
+    def per_target(cls, labels: Tensor, num_classes: int) -> Rows:
+        """One row per class t, all other classes that have images as possible sources (Eq. 3)."""
+        present = torch.zeros(num_classes, dtype=torch.bool, device=labels.device)
+        present[labels] = True
+        targets = torch.arange(num_classes, device=labels.device)
+        return cls(targets, present & ~one_hot(targets, num_classes).bool())
+
+    @classmethod
+    def per_pair(cls, labels: Tensor, num_classes: int) -> Rows:
+        """One row per class pair (s, t), s the only source (P-RED; Eq. 2)."""
+        rows = cls.per_target(labels, num_classes)
+        targets, sources = rows.support.nonzero(as_tuple=True)
+        return cls(targets, one_hot(sources, num_classes).bool())
+
+    def uniform_weights(self) -> Tensor:
+        """``w⁽⁰⁾`` ``[R, K]``: uniform over the possible sources."""
+        return self.support / self.support.sum(1, keepdim=True).clamp_min(1)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Estimated patterns.
+
+    Attributes:
+        theta: patterns ``[R, *]``.
+        size: ``[R]``; infinite where no pattern was found.
+        weights: final source weights ``[R, K]``.
+        flips: misclassification fractions q_st of the final pattern ``[R, K]``.
+        steps: ascent steps taken ``[R]``.
+    """
+
+    theta: Tensor
+    size: Tensor
+    weights: Tensor
+    flips: Tensor
+    steps: Tensor
+
+
+def update_weights(q: Tensor, w: Tensor, rows: Rows) -> Tensor:
+    """Source weights by the entropy Lagrangian with its automatic temperature (Eqs. 6-8).
+
+    Args:
+        q: misclassification fractions q_st(v⁽ᵗ⁺¹⁾) ``[R, K]``.
+        w: weights w⁽ᵗ⁾ ``[R, K]``.
+
+    Returns:
+        w⁽ᵗ⁺¹⁾ ``[R, K]``; uniform where Q_t = 0 (Algorithm 1, line 12).
+    """
+    weighted = (w * q).sum(1, keepdim=True)  # Q_t(v, w)
+    temperature = -weighted.clamp(1e-12, 1 - 1e-6).log()  # Eq. 7
+    softmax = (q / temperature).masked_fill(~rows.support, -torch.inf).softmax(1)  # Eq. 8
+    return torch.where(weighted > 0, softmax, rows.uniform_weights())
+
+
+class PatternSearch:
+    """Algorithm 1 for every row at once.
+
+    A row that has reached Q_t ≥ π leaves the batch. The result for a row does not depend on the
+    others, except for the rounding of batched arithmetic.
+
+    Args:
+        classifier: the suspect model.
+        pixels: clean images ``[n, C, H, W]`` in [0, 1].
+        labels: their classes ``[n]``.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        pixels: Tensor,
+        labels: Tensor,
+        embedding: Embedding,
+        config: SearchConfig,
+    ) -> None:
+        self.classifier = classifier
+        self.pixels = pixels.to(classifier.device)
+        self.labels = labels.to(classifier.device)
+        self.embedding = embedding
+        self.config = config
+        classes = one_hot(self.labels, classifier.num_classes).float()
+        # [n, K]: row i holds 1/|D_s| for the class s of image i, so that (hits @ this) is q_st.
+        self._share = classes / classes.sum(0).clamp_min(1)
+        self._batch = max(1, _VALUES_PER_BATCH // self.pixels[0].numel())
+        if classifier.device.type == "cuda":
+            self._batch *= 16
+
+    def run(self, rows: Rows, progress: Callable[[float], None] | None = None) -> SearchResult:
+        """Estimate one pattern per row.
+
+        Args:
+            rows: what to search for.
+            progress: called with the estimated share of the work done, in [0, 1].
+        """
+        count, shape = len(rows.targets), self.classifier.input_shape
+        theta = self.embedding.init(count, shape).to(self.classifier.device)
+        before, w = theta.clone(), rows.uniform_weights()
+        steps = torch.zeros(count, dtype=torch.long, device=theta.device)
+        found = torch.zeros(count, dtype=torch.bool, device=theta.device)
+        active = torch.arange(count, device=theta.device)
+        _, gradient, _ = self._evaluate(theta, w, rows, update=False)
+        for step in range(1, self.config.tau_max + 1):
+            before[active] = theta[active]
+            theta[active] = self._ascend(theta[active], gradient)
+            steps[active] += 1
+            subset = Rows(rows.targets[active], rows.support[active])
+            w_new, gradient, reached = self._evaluate(theta[active], w[active], subset)
+            w[active] = w_new
+            found[active[reached]] = True
+            active, gradient = active[~reached], gradient[~reached]
+            if progress:
+                progress(max(1 - len(active) / count, min(step / self.config.tau_max, 0.99)))
+            if not len(active):
+                break
+        theta = torch.where(_like(found, theta), self._refine(before, theta, w, rows), theta)
+        size = torch.where(found, self.embedding.size(theta), torch.inf)
+        return SearchResult(theta, size, w, self.flips(theta, rows), steps)
+
+    def flips(self, theta: Tensor, rows: Rows) -> Tensor:
+        """Misclassification fractions q_st ``[R, K]`` of patterns ``[R, *]`` (below Eq. 3)."""
+        with torch.no_grad():
+            q = torch.zeros(len(theta), self.classifier.num_classes, device=theta.device)
+            for row, image in self._pairs(rows):
+                hit, _ = self._forward(theta, rows.targets, row, image)
+                q.index_add_(0, row, hit[:, None] * self._share[image])
+        return q
+
+    def _ascend(self, theta: Tensor, gradient: Tensor) -> Tensor:
+        """Line 4 of Algorithm 1, with steps that grow with the pattern in the fast schedule."""
+        length = (self.config.growth * self.embedding.size(theta)).clamp_min(self.config.delta)
+        return self.embedding.step(theta, gradient, length)
+
+    def _evaluate(
+        self, theta: Tensor, w: Tensor, rows: Rows, update: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Lines 5-13 of Algorithm 1 for the rows at hand, and the next step's gradient.
+
+        Returns:
+            The new weights ``[R, K]`` (unchanged where the row has reached Q_t ≥ π), the gradient
+            of J_t with them ``[R, *]``, and which rows have reached it ``[R]``.
+        """
+        w, gradient = w.clone(), torch.zeros_like(theta)
+        reached = torch.zeros(len(theta), dtype=torch.bool, device=theta.device)
+        for group in self._groups(rows):
+            part = Rows(rows.targets[group], rows.support[group])
+            leaf = theta[group].clone().requires_grad_()
+            batches = list(self._pairs(part))
+            q = torch.zeros_like(w[group])
+            log_p = leaf.new_zeros(0)
+            for row, image in batches:
+                # A row too large for one batch is evaluated twice: the weights depend on all of it.
+                with torch.set_grad_enabled(len(batches) == 1):
+                    hit, log_p = self._forward(leaf, part.targets, row, image)
+                q.index_add_(0, row, hit[:, None] * self._share[image])
+            done = (w[group] * q).sum(1) >= self.config.pi
+            if update and self.config.entropy_weights:
+                w[group] = torch.where(done[:, None], w[group], update_weights(q, w[group], part))
+            reached[group] = done
+            if done.all():
+                continue
+            for row, image in batches:
+                if len(batches) > 1:
+                    _, log_p = self._forward(leaf, part.targets, row, image)
+                # J_t = Σ_s w_s / |D_s| Σ_x log p(t | m(x; v)), below Eq. 5
+                weight = (w[group][row] * self._share[image]).sum(1)
+                (part_gradient,) = torch.autograd.grad((weight * log_p).sum(), leaf)
+                gradient[group] += part_gradient
+        return w, gradient, reached
+
+    def _forward(
+        self, theta: Tensor, targets: Tensor, row: Tensor, image: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Whether each stamped image is classified as its target (0 or 1), and log p(t | x)."""
+        stamped = self.embedding.apply(self.pixels[image], theta[row])
+        logits = self.classifier(stamped)
+        target = targets[row]
+        log_p = logits.log_softmax(1).gather(1, target[:, None]).squeeze(1)
+        return (logits.detach().argmax(1) == target).float(), log_p
+
+    def _refine(self, before: Tensor, theta: Tensor, w: Tensor, rows: Rows) -> Tensor:
+        """Go back along the last step to the boundary Q_t = π, by bisection with fixed weights.
+
+        Long steps overshoot the boundary by different amounts; without this the sizes of different
+        targets would not be comparable. The result keeps Q_t ≥ π.
+        """
+        low = torch.zeros(len(theta), device=theta.device)
+        high = torch.ones_like(low)
+        for _ in range(self.config.refine):
+            middle = (low + high) / 2
+            trial = before + _like(middle, theta) * (theta - before)
+            enough = (w * self.flips(trial, rows)).sum(1) >= self.config.pi
+            high, low = torch.where(enough, middle, high), torch.where(enough, low, middle)
+        return before + _like(high, theta) * (theta - before)
+
+    def _groups(self, rows: Rows) -> Iterator[slice]:
+        """Consecutive rows whose images fit one batch; a larger row is a group of its own."""
+        images = (rows.support.long() @ (self._share > 0).long().sum(0)).tolist()
+        start, total = 0, 0
+        for index, number in enumerate(images):
+            if index > start and total + number > self._batch:
+                yield slice(start, index)
+                start, total = index, 0
+            total += number
+        yield slice(start, len(images))
+
+    def _pairs(self, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
+        """(row, image) index pairs ``[b]``, ``[b]`` of all images of the rows' sources."""
+        row, image = rows.support[:, self.labels].nonzero(as_tuple=True)
+        yield from zip(row.split(self._batch), image.split(self._batch), strict=True)
+
+
+def _like(values: Tensor, theta: Tensor) -> Tensor:
+    """``[R]`` shaped to broadcast against ``[R, *]``."""
+    return values.view(-1, *[1] * (theta.dim() - 1))

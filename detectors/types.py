@@ -1,0 +1,101 @@
+"""What every detector takes and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from modelaudit.classifier import Classifier
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class DetectorInput:
+    """What a detector may look at.
+
+    Attributes:
+        classifier: the suspect model.
+        pixels: clean images ``[n, C, H, W]`` in [0, 1].
+        labels: their classes ``[n]``, int64.
+        generator: the one source of randomness, seeded.
+        progress: called with the share of the work done, in [0, 1].
+    """
+
+    classifier: Classifier
+    pixels: Tensor
+    labels: Tensor
+    generator: torch.Generator
+    progress: Progress = lambda share: None
+
+
+@dataclass(frozen=True)
+class ClassStatistic:
+    """What a detector found for one putative target (or one class pair).
+
+    Attributes:
+        target: class index.
+        statistic: detection statistic r, larger = more suspicious; ``0`` where nothing was found.
+        size: pattern size in the detector's unit; ``None`` where no pattern was found.
+        flip_rate: weighted misclassification fraction Q of the found pattern.
+        weights: source class -> weight, summing to 1.
+        steps: steps of the search.
+    """
+
+    target: int
+    statistic: float
+    size: float | None
+    flip_rate: float
+    weights: Mapping[int, float]
+    steps: int
+
+
+@dataclass(frozen=True)
+class DetectorResult:
+    """A detector's evidence.
+
+    Attributes:
+        detector: registered name.
+        p_plugin: the p-value as the paper computes it; ``None`` when there is no test.
+        log_p_plugin: its natural logarithm, which does not underflow.
+        p_calibrated: p-value that is uniform when there is no backdoor; decides the verdict.
+        target: the most suspicious class.
+        sources: source class -> weight for that target.
+        classes: one entry per putative target (or class pair).
+        unit: of the sizes.
+        patterns: target class -> pattern, tensors for pictures; not in reports.
+        image_passes: cost; see ``Classifier.image_passes``.
+        seconds: wall-clock time.
+        null: parameters of the fitted null, for pictures.
+        settings: the detector's settings as they were used.
+        notes: sentences for the report.
+        reason: why there is no p-value; empty when there is one.
+    """
+
+    detector: str
+    p_plugin: float | None
+    log_p_plugin: float | None
+    p_calibrated: float | None
+    target: int | None
+    sources: Mapping[int, float]
+    classes: tuple[ClassStatistic, ...]
+    unit: str
+    patterns: Mapping[int, Tensor]
+    image_passes: float
+    seconds: float
+    null: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class Detector(Protocol):
+    """A detector with its settings applied; calling it runs it."""
+
+    def __call__(self, data: DetectorInput) -> DetectorResult:
+        """Run on the suspect model and its clean images."""
+        ...

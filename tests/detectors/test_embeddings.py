@@ -1,0 +1,64 @@
+"""Properties of the embeddings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from detectors.embeddings import EMBEDDINGS, Embedding
+
+
+@pytest.fixture(params=list(EMBEDDINGS))
+def embedding(request: pytest.FixtureRequest) -> Embedding:
+    return EMBEDDINGS[request.param]
+
+
+def test_initial_pattern_changes_nothing(embedding: Embedding) -> None:
+    x = torch.rand(3, 3, 6, 6)
+    theta = embedding.init(3, (3, 6, 6))
+    assert torch.equal(embedding.apply(x, theta), x)
+    assert torch.equal(embedding.size(theta), torch.zeros(3))
+
+
+def test_stamped_pixels_stay_valid(embedding: Embedding) -> None:
+    x = torch.rand(3, 3, 6, 6)
+    theta = torch.randn(3, 3, 6, 6) * 3
+    stamped = embedding.apply(x, theta)
+    assert stamped.min() >= 0
+    assert stamped.max() <= 1
+
+
+def test_step_has_the_asked_length(embedding: Embedding) -> None:
+    theta = embedding.init(4, (3, 6, 6))
+    gradient = torch.randn(theta.shape)
+    delta = torch.tensor([0.1, 0.5, 1.0, 2.0])
+    assert torch.allclose(embedding.size(embedding.step(theta, gradient, delta)), delta)
+
+
+def test_step_is_steepest_in_its_own_geometry(embedding: Embedding) -> None:
+    """No step of the same size has a larger first-order gain, room permitting."""
+    generator = torch.Generator().manual_seed(0)
+    theta = embedding.init(1, (3, 6, 6))
+    gradient = torch.randn(theta.shape, generator=generator)
+    delta = torch.tensor([0.2])
+    best = (gradient * embedding.step(theta, gradient, delta)).sum()
+    for _ in range(200):
+        other = torch.randn(theta.shape, generator=generator)
+        other = other * (torch.rand(other.shape, generator=generator) < 0.1)
+        size = embedding.size(other)
+        if size > 0:
+            assert (gradient * other / size * delta).sum() <= best + 1e-5
+
+
+def test_zero_gradient_moves_nothing(embedding: Embedding) -> None:
+    theta = embedding.init(2, (1, 4, 4))
+    stepped = embedding.step(theta, torch.zeros_like(theta), torch.tensor([0.5, 0.5]))
+    assert torch.equal(stepped, theta)
+
+
+def test_sparse_does_not_spend_on_saturated_pixels() -> None:
+    theta = torch.zeros(1, 1, 2, 2)
+    theta[0, 0, 0, 0] = 1.0
+    gradient = torch.tensor([[[[9.0, 1.0], [0.5, 0.1]]]])
+    stepped = EMBEDDINGS["sparse"].step(theta, gradient, torch.tensor([0.25]))
+    assert stepped.flatten().tolist() == [1.0, 0.25, 0.0, 0.0]

@@ -1,0 +1,104 @@
+"""L-RED, U-RED and P-RED on models with a planted backdoor, and the registry."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from detectors import registry
+from detectors.lred import LRed
+from detectors.types import DetectorInput
+from modelaudit.classifier import Classifier
+from tests.detectors.models import SIDE, Planted, linear_input, orthonormal_rows
+
+CLASSES = 8
+
+
+def planted(sources: tuple[int, ...] = (1, 2, 3), target: int = 4) -> DetectorInput:
+    rows = orthonormal_rows(CLASSES + 1)
+    model = Planted(rows[:CLASSES], rows[CLASSES], list(sources), target)
+    clean = clean_input()
+    classifier = Classifier(model, CLASSES, (1, SIDE, SIDE))
+    return DetectorInput(classifier, clean.pixels, clean.labels, clean.generator)
+
+
+def clean_input() -> DetectorInput:
+    """A little noise in the rows gives the sizes of the clean targets their spread."""
+    rows = orthonormal_rows(CLASSES + 1)[:CLASSES]
+    generator = torch.Generator().manual_seed(5)
+    data = linear_input(rows, 0.9, per_class=4)
+    pixels = (data.pixels + 0.03 * torch.randn(data.pixels.shape, generator=generator)).clamp(0, 1)
+    return DetectorInput(data.classifier, pixels, data.labels, data.generator)
+
+
+def test_backdoor_is_found_with_target_and_source() -> None:
+    result = LRed()(planted())
+    assert result.target == 4
+    assert result.p_calibrated is not None
+    assert result.p_calibrated < 0.05
+    assert set(sorted(result.sources, key=result.sources.__getitem__)[-3:]) == {1, 2, 3}
+    assert sum(result.sources.values()) == pytest.approx(1, abs=1e-5)
+    assert len(result.classes) == CLASSES
+    assert result.patterns[4].shape == (1, SIDE, SIDE)
+    assert result.image_passes > 0
+
+
+def test_clean_model_is_not_flagged() -> None:
+    result = LRed()(clean_input())
+    assert result.p_calibrated is not None
+    assert result.p_calibrated > 0.05
+
+
+def test_p_red_looks_at_every_class_pair() -> None:
+    result = LRed(sources="pairs")(planted(sources=(2,)))
+    assert len(result.classes) == CLASSES * (CLASSES - 1)
+    assert result.target == 4
+    assert result.sources == {2: pytest.approx(1.0)}
+
+
+def test_u_red_keeps_uniform_weights() -> None:
+    result = LRed(weights="uniform")(planted())
+    for one in result.classes:
+        assert list(one.weights.values()) == pytest.approx([1 / (CLASSES - 1)] * (CLASSES - 1))
+
+
+def test_same_input_gives_the_same_numbers() -> None:
+    a, b = LRed()(planted()), LRed()(planted())
+    assert a.classes == b.classes
+    assert a.p_calibrated == b.p_calibrated
+
+
+def test_subset_of_source_classes_is_enough() -> None:
+    data = planted()
+    keep = data.labels < 4
+    data = DetectorInput(data.classifier, data.pixels[keep], data.labels[keep], data.generator)
+    result = LRed()(data)
+    assert len(result.classes) == CLASSES
+    assert result.target == 4
+    assert set(result.sources) == {0, 1, 2, 3}
+
+
+def test_settings_from_text() -> None:
+    detector = registry.build("l-red", {"schedule": "paper", "pi": "0.8", "refine": "2"})
+    assert detector == LRed(schedule="paper", pi=0.8, refine=2)
+    sparse = registry.build("l-red-sparse", {})
+    assert sparse == LRed(name="l-red-sparse", embedding="sparse")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("nope", {}, "there are: l-red, l-red-sparse"),
+        ("l-red", {"nope": "1"}, "no setting 'nope'"),
+        ("l-red", {"pi": "many"}, "type float"),
+        ("l-red", {"pi": "1.5"}, "between 0 and 1"),
+        ("l-red", {"pi": "nan"}, "between 0 and 1"),
+        ("l-red", {"schedule": "slow"}, "one of: fast, paper"),
+        ("l-red", {"embedding": "magic"}, "one of: additive, sparse"),
+        ("l-red", {"delta": "-1"}, "negative"),
+        ("l-red", {"refine": "2.5"}, "type int"),
+    ],
+)
+def test_bad_settings_say_what_would_fit(name: str, settings: dict[str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        registry.build(name, settings)

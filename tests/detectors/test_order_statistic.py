@@ -1,0 +1,163 @@
+"""Exact statistics of the order-statistic test and its calibration."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from detectors import calibration
+from detectors.calibration import LEVELS, NullTable, null_table, simulate
+from detectors.order_statistic import (
+    fit_gamma,
+    log_gamma_sf,
+    log_plugin_p,
+    order_statistic_test,
+)
+
+
+def test_fit_is_the_maximum_likelihood_fit() -> None:
+    r = np.random.default_rng(0).gamma(4.0, 0.3, size=60)
+    shape, scale = fit_gamma(r)
+    expected_shape, _, expected_scale = stats.gamma.fit(r, floc=0)
+    assert shape == pytest.approx(expected_shape, rel=1e-4)
+    assert scale == pytest.approx(expected_scale, rel=1e-4)
+
+
+def test_plugin_p_is_the_papers() -> None:
+    r = np.array([0.5, 0.6, 0.55, 0.7, 0.45, 0.52, 0.9])
+    result = order_statistic_test(r)
+    shape, _, scale = stats.gamma.fit(np.delete(r, 6), floc=0)
+    assert result.index == 6
+    assert result.p_plugin == pytest.approx(1 - stats.gamma.cdf(0.9, shape, scale=scale) ** 7)
+
+
+def test_log_survival_does_not_underflow() -> None:
+    # log Q(5, 2000) = 4 log 2000 - 2000 - log 4! + log(1 + 4/x + 12/x² + 24/x³ + 24/x⁴)
+    x = 2000.0
+    series = 1 + 4 / x + 12 / x**2 + 24 / x**3 + 24 / x**4
+    exact = 4 * math.log(x) - x - math.log(24) + math.log(series)
+    assert float(log_gamma_sf(np.array(x), np.array(5.0))) == pytest.approx(exact, rel=1e-12)
+
+
+def test_log_survival_is_continuous_where_the_method_changes() -> None:
+    x = np.linspace(500, 800, 3001)
+    values = log_gamma_sf(x, np.full_like(x, 7.5))
+    steps = np.diff(values)
+    assert (steps < 0).all()
+    assert np.abs(np.diff(steps)).max() < 1e-6
+
+
+def test_log_plugin_p_is_ordered_far_below_underflow() -> None:
+    shape, scale = np.array([5.0]), np.array([1.0])
+    values = [float(log_plugin_p(np.array([x]), shape, scale, 10)[0]) for x in (10, 1e3, 1e4, 1e5)]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < -9e4
+
+
+def test_test_does_not_depend_on_the_unit() -> None:
+    r = np.random.default_rng(1).gamma(5.0, size=12)
+    a, b = order_statistic_test(r), order_statistic_test(r * 1e3)
+    assert a.p_plugin == pytest.approx(b.p_plugin)
+    assert a.p_calibrated == pytest.approx(b.p_calibrated)
+
+
+@pytest.mark.parametrize("classes", [5, 10, 43])
+def test_calibrated_p_is_uniform_under_the_null(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    draws = rng.gamma(5.0, size=(2000, classes))
+    p = [order_statistic_test(r).p_calibrated for r in draws]
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("shape", [2.0, 30.0])
+@pytest.mark.parametrize("classes", [5, 10, 43])
+def test_calibration_holds_for_other_shapes(classes: int, shape: float) -> None:
+    rng = np.random.default_rng(classes)
+    draws = rng.gamma(shape, size=(3000, classes))
+    p = np.array([order_statistic_test(r).p_calibrated for r in draws])
+    # binomial standard error of 5 % over 3000 draws: 0.4 points
+    assert abs((p < 0.05).mean() - 0.05) < 0.015
+
+
+def test_plugin_p_raises_too_many_false_alarms() -> None:
+    """Why there is a calibration: about 25 % at K = 10 where 5 % are promised."""
+    draws = np.random.default_rng(0).gamma(5.0, size=(2000, 10))
+    p = np.array([order_statistic_test(r).p_plugin for r in draws])
+    assert 0.2 < (p < 0.05).mean() < 0.3
+
+
+@pytest.mark.parametrize("classes", [4, 5, 10, 43, 200])
+def test_calibration_is_monotone_down_to_nothing(classes: int) -> None:
+    table = null_table(classes, classes - 1)
+    log_p = np.concatenate([-np.geomspace(1e6, 1e-6, 400), [0.0]])
+    p = np.array([table.calibrate(float(x)) for x in log_p])
+    assert (np.diff(p) >= 0).all()
+    assert p[0] > 0
+    assert p[-1] == pytest.approx(1.0)
+
+
+def test_shipped_table_agrees_with_a_fresh_simulation() -> None:
+    fresh = simulate(10, 9, 100_000, seed=7)
+    where = np.searchsorted(LEVELS, [0.01, 0.05, 0.5])
+    shipped = null_table(10, 9).quantiles[where]
+    assert fresh.quantiles[where] == pytest.approx(shipped, rel=0.05)
+
+
+def test_unknown_count_is_simulated_once_and_cached(
+    tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELAUDIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibration, "CACHED_DRAWS", 2000)
+    null_table.cache_clear()
+    first = null_table(71, 70)
+    monkeypatch.setattr(calibration, "simulate", lambda *_: pytest.fail("not read from the cache"))
+    null_table.cache_clear()
+    assert np.array_equal(null_table(71, 70).quantiles, first.quantiles)
+    null_table.cache_clear()
+
+
+def test_levels_map_to_themselves() -> None:
+    table = null_table(10, 9)
+    p = [table.calibrate(float(q)) for q in table.quantiles]
+    assert p == pytest.approx(LEVELS.tolist(), rel=1e-3)
+    assert isinstance(table, NullTable)
+
+
+@pytest.mark.parametrize(
+    ("r", "words"),
+    [
+        ([1.0, 2.0, 3.0], "too few"),
+        ([1.0, 2.0, np.nan, 3.0], "not finite"),
+        ([1.0, 2.0, np.inf, 3.0, 2.0], "not finite"),
+        ([1.0, 1.0, 1.0, 1.0, 2.0], "no spread"),
+        ([1.0, 2.0, 3.0, 5.0, 5.0], "tie"),
+        ([0.0, 0.0, 0.0, 1.0, 2.0], "too few classes with a pattern"),
+    ],
+)
+def test_degenerate_statistics_give_a_reason_not_a_number(r: list[float], words: str) -> None:
+    result = order_statistic_test(np.array(r))
+    assert words in result.reason
+    assert result.p_plugin is None
+    assert result.p_calibrated is None
+
+
+def test_targets_without_a_pattern_stay_out_of_the_null() -> None:
+    r = np.array([0.5, 0.6, 0.55, 0.7, 0.45, 0.0, 0.9])
+    result = order_statistic_test(r)
+    shape, _, scale = stats.gamma.fit(r[:5], floc=0)
+    assert result.shape == pytest.approx(shape, rel=1e-4)
+    assert result.p_plugin == pytest.approx(1 - stats.gamma.cdf(0.9, shape, scale=scale) ** 7)
+
+
+def test_group_of_the_maximum_stays_out_of_the_null() -> None:
+    rng = np.random.default_rng(2)
+    r = rng.gamma(5.0, size=20)
+    groups = np.repeat(np.arange(5), 4)
+    result = order_statistic_test(r, groups)
+    rest = r[groups != groups[r.argmax()]]
+    shape, _, scale = stats.gamma.fit(rest, floc=0)
+    assert result.shape == pytest.approx(shape, rel=1e-4)
+    assert result.p_plugin == pytest.approx(1 - stats.gamma.cdf(r.max(), shape, scale=scale) ** 20)
