@@ -1,0 +1,63 @@
+"""Entry point: every way out of the program has the right exit code.
+
+0 no backdoor found · 1 backdoor found · 2 error · 3 inconclusive · 130 interrupted. Python's own
+exit code for an uncaught exception is 1, which here would mean "backdoor found"; so nothing may
+escape from :func:`main`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run())
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code, whatever happens."""
+    try:
+        from modelaudit.cli import invoke
+
+        return invoke(arguments)
+    except KeyboardInterrupt:
+        _say("interrupted; no report was written.")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads stdout went away. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except SystemExit as exit_:  # a library called sys.exit: not a verdict
+        _say(f"a library ended the program with exit code {exit_.code!r}.")
+        return EXIT_ERROR
+    except MemoryError:
+        _say("out of memory. Use fewer images (--images-per-class) or a larger machine.")
+        return EXIT_ERROR
+    except Exception as error:
+        if os.environ.get("MODELAUDIT_DEBUG"):
+            raise_with_traceback(error)
+        _say(
+            f"internal error: {type(error).__name__}: {error}\nThis is a fault of modelaudit, not "
+            "a verdict. Set MODELAUDIT_DEBUG=1 for the traceback, and please report it."
+        )
+        return EXIT_ERROR
+
+
+def raise_with_traceback(error: Exception) -> None:
+    """Print the traceback without ending in Python's exit code 1."""
+    import traceback
+
+    traceback.print_exception(error)
+
+
+def _say(message: str) -> None:
+    print(f"modelaudit: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,329 @@
+"""The command line: parse, call, print, exit. Nothing here imports torch until it is needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modelaudit import __version__
+from modelaudit.errors import ModelAuditError, UsageError
+
+if TYPE_CHECKING:
+    from modelaudit.report import Report
+    from modelaudit.scan import ScanOptions
+
+EXIT_CODES: Mapping[str, int] = {"no-backdoor-found": 0, "backdoored": 1, "inconclusive": 3}
+EXIT_ERROR = 2
+
+#: What typer raises for wrong arguments: the base class of its public ``BadParameter``.
+_USAGE_ERRORS = tuple(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="modelaudit",
+    help="Audit an image classifier for backdoors before anyone relies on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(help="ONNX, TorchScript, safetensors or PyTorch state dict.", metavar="MODEL"),
+]
+ArchOption = Annotated[
+    str | None,
+    typer.Option(
+        help="For weights without a graph: a torchvision model, or package.module:factory of your "
+        "own code, which is then run."
+    ),
+]
+NumClassesOption = Annotated[
+    int | None, typer.Option(help="Number of outputs, for weights without a graph.", min=2)
+]
+DetectorOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Detector to run; repeatable. See `modelaudit detectors`."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="DETECTOR.KEY=VALUE", help="A setting of a detector; repeatable."
+    ),
+]
+ImagesPerClassOption = Annotated[
+    int, typer.Option(help="Clean images per class; fewer is possible, more sees more.", min=1)
+]
+AlphaOption = Annotated[
+    float, typer.Option(help="Largest acceptable probability of refusing a clean model.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict only.")]
+
+
+def invoke(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit code. Errors of the user's are printed, not raised."""
+    try:
+        result = app(arguments, prog_name="modelaudit", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except ModelAuditError as error:
+        print(f"modelaudit: error: {error}", file=sys.stderr)
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except typer.Abort:
+        print("modelaudit: aborted.", file=sys.stderr)
+    except Exception as error:
+        # typer may use click or a copy of its own; both errors know how to show themselves.
+        if not isinstance(error, _USAGE_ERRORS):
+            raise
+        error.show()  # type: ignore[attr-defined]
+    return EXIT_ERROR
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"modelaudit {__version__}")
+        raise typer.Exit(0)
+
+
+@app.command()
+def scan(
+    model: ModelArgument,
+    clean_dir: Annotated[
+        Path,
+        typer.Option(help="Folder with one folder of clean images per class.", metavar="DIR"),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Class names in output order: one per line, or JSON id2label.", metavar="FILE"
+        ),
+    ] = None,
+    arch: ArchOption = None,
+    num_classes: NumClassesOption = None,
+    preprocess: Annotated[
+        str,
+        typer.Option(
+            help="auto tries the usual ones and keeps what classifies best; or a name: as-is, "
+            "imagenet, cifar10, half, 0-255, bgr, ..."
+        ),
+    ] = "auto",
+    mean: Annotated[
+        str | None, typer.Option(help="Channel means in [0, 1] units, e.g. 0.485,0.456,0.406.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Channel standard deviations in [0, 1] units.")
+    ] = None,
+    input_range: Annotated[
+        str | None, typer.Option(help="Range of the model's input: 0-1 or 0-255.")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of the model's input: NCHW or NHWC.")
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Input size where the model does not state it: N or HxW.", metavar="SIZE"
+        ),
+    ] = None,
+    images_per_class: ImagesPerClassOption = 8,
+    detector: DetectorOption = None,
+    set_: SetOption = None,
+    alpha: AlphaOption = 0.05,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    format_: Annotated[
+        str, typer.Option("--format", help="Report on stdout: text or json.")
+    ] = "text",
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Also write the report to a file; the extension says the format (.json, .txt); "
+            "repeatable.",
+            metavar="FILE",
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+) -> int:
+    """Scan a classifier for backdoors.
+
+    Exit codes: 0 no backdoor found, 1 backdoor found, 2 error, 3 inconclusive.
+    """
+    outputs = output or []
+    _check_outputs(format_, outputs)
+    from modelaudit.preprocess_options import explicit_preprocessing
+    from modelaudit.progress import stage_progress
+    from modelaudit.scan import ScanOptions
+    from modelaudit.scan import scan as run_scan
+
+    preprocessing = None
+    if preprocess != "auto" or any((mean, std, input_range, layout)):
+        name = None if preprocess == "auto" else preprocess
+        preprocessing = explicit_preprocessing(mean, std, input_range, layout, name)
+    options = ScanOptions(
+        model=model,
+        clean_dir=clean_dir,
+        labels=labels,
+        arch=arch,
+        num_classes=num_classes,
+        preprocessing=preprocessing,
+        image_size=_parse_size(image_size),
+        images_per_class=images_per_class,
+        detectors=tuple(detector or ()),
+        settings=parse_settings(set_ or []),
+        alpha=alpha,
+        device=device,
+        seed=seed,
+    )
+    with stage_progress(quiet) as progress:
+        report = run_scan(options, progress).report
+    _write(report, outputs)
+    _print(report, format_, quiet)
+    return EXIT_CODES[report.verdict]
+
+
+@app.command()
+def detectors() -> int:
+    """List the detectors and their settings."""
+    from modelaudit.listing import detectors_text
+
+    print(detectors_text(), end="")
+    return 0
+
+
+@app.command()
+def inspect(
+    model: ModelArgument, arch: ArchOption = None, num_classes: NumClassesOption = None
+) -> int:
+    """Say what a model file is: format, input, classes, operators; nothing is scanned."""
+    from modelaudit.listing import inspect_text
+
+    print(inspect_text(model, arch, num_classes), end="")
+    return 0
+
+
+@app.command()
+def evaluate(
+    manifest: Annotated[
+        Path, typer.Argument(help="JSON list of labelled models.", metavar="MANIFEST")
+    ],
+    detector: DetectorOption = None,
+    set_: SetOption = None,
+    images_per_class: ImagesPerClassOption = 8,
+    alpha: AlphaOption = 0.05,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+    jobs: Annotated[int, typer.Option(help="Scans at the same time.", min=1)] = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON report; finished models in it are not scanned again.", metavar="FILE"
+        ),
+    ] = None,
+    quiet: QuietOption = False,
+) -> int:
+    """Scan a labelled collection: detections, false alarms, intervals, cost.
+
+    Exit codes: 0 finished, 2 error (some model could not be scanned, or bad input).
+    """
+    if output is not None and output.suffix != ".json":
+        raise UsageError(f"--output {output}: the evaluation report is JSON; expected *.json.")
+    from modelaudit.evaluate import EvaluateOptions, evaluation_text
+    from modelaudit.evaluate import evaluate as run_evaluation
+    from modelaudit.progress import fleet_progress
+
+    options = EvaluateOptions(
+        manifest=manifest,
+        detectors=tuple(detector or ()),
+        settings=parse_settings(set_ or []),
+        images_per_class=images_per_class,
+        alpha=alpha,
+        device=device,
+        seed=seed,
+        jobs=jobs,
+        output=output,
+    )
+    with fleet_progress(quiet) as progress:
+        evaluation = run_evaluation(options, progress)
+    print(evaluation_text(evaluation, quiet), end="")
+    return EXIT_ERROR if evaluation.errors else 0
+
+
+def parse_settings(texts: list[str]) -> dict[str, dict[str, str]]:
+    """``DETECTOR.KEY=VALUE`` texts as detector -> key -> value.
+
+    Raises:
+        UsageError: a text of another form.
+    """
+    settings: dict[str, dict[str, str]] = {}
+    for text in texts:
+        left, equals, value = text.partition("=")
+        detector, dot, key = left.strip().partition(".")
+        if not (equals and dot and detector and key):
+            raise UsageError(
+                f"--set {text}: expected DETECTOR.KEY=VALUE, e.g. l-red.schedule=paper."
+            )
+        settings.setdefault(detector, {})[key] = value.strip()
+    return settings
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    """``32`` or ``32x48`` (height x width) in pixels."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part) <= 8192 for part in parts):
+        raise UsageError(f"--image-size {text}: expected N or HxW in pixels, e.g. 224 or 32x48.")
+    height, width = int(parts[0]), int(parts[-1])
+    return height, width
+
+
+def _check_outputs(format_: str, outputs: list[Path]) -> None:
+    """Fail before the scan, not after it."""
+    from modelaudit.formats import FORMATS, format_for
+
+    if format_ not in FORMATS:
+        raise UsageError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
+    for path in outputs:
+        format_for(path)
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"--output {path}: there is no folder {path.absolute().parent}.")
+
+
+def _write(report: Report, outputs: list[Path]) -> None:
+    from modelaudit.formats import format_for
+
+    for path in outputs:
+        try:
+            path.write_text(format_for(path)(report), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--output {path}: {error.strerror}.") from error
+
+
+def _print(report: Report, format_: str, quiet: bool) -> None:
+    """The report on stdout; in colour and as wide as the terminal when it is one."""
+    from rich.console import Console
+
+    from modelaudit.formats import FORMATS
+    from modelaudit.formats.text import renderable, summary_line
+
+    if format_ != "text":
+        sys.stdout.write(FORMATS[format_](report))
+    elif quiet:
+        print(summary_line(report))
+    elif sys.stdout.isatty():
+        Console().print(renderable(report))
+    else:
+        sys.stdout.write(FORMATS["text"](report))
+    sys.stdout.flush()
+
+
+__all__ = ["EXIT_CODES", "ScanOptions", "app", "invoke", "parse_settings"]

@@ -1,0 +1,293 @@
+"""What an evaluation found: per attack, per detector, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from modelaudit.manifest import ManifestModel
+from modelaudit.report import Report
+
+SCHEMA_VERSION = "1.0"
+
+
+@dataclass(frozen=True)
+class DetectorOutcome:
+    """One detector's p-values for one model, and the target it names."""
+
+    p_plugin: float | None
+    log_p_plugin: float | None
+    p_calibrated: float | None
+    target: int | None
+    right: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One model's scan against the truth.
+
+    Attributes:
+        key: fingerprint of model, options and version; a resume keeps the outcome if it is equal.
+        verdict: ``None`` when the scan failed.
+        targets: found by the scan, the surest first.
+        right: verdict ``backdoored`` with a true target first; for a clean model: not refused.
+        p: smallest Holm-adjusted p-value.
+        error: why the scan failed.
+        manifest: the model's entry in the manifest.
+    """
+
+    name: str
+    key: str
+    label: str
+    attack: str
+    verdict: str | None
+    targets: tuple[int, ...]
+    right: bool
+    p: float | None
+    detectors: Mapping[str, DetectorOutcome]
+    image_passes: float
+    seconds: float
+    error: str | None
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Outcome:
+        """The inverse of ``asdict``; raises KeyError or TypeError for something else."""
+        values = {f.name: entry[f.name] for f in fields(cls)}
+        values["targets"] = tuple(values["targets"])
+        values["detectors"] = {k: DetectorOutcome(**v) for k, v in values["detectors"].items()}
+        return cls(**values)
+
+
+def outcome_of(
+    model: ManifestModel, key: str, report: Report | None = None, error: str | None = None
+) -> Outcome:
+    """Compare a report (or a failure) with the truth."""
+    found = tuple(t.index for t in report.targets) if report else ()
+    detectors = {}
+    for d in report.detectors if report else ():
+        target = d.target.index if d.target else None
+        right = target is not None and model.is_right((target,))
+        detectors[d.detector] = DetectorOutcome(
+            d.p_plugin, d.log_p_plugin, d.p_calibrated, target, right
+        )
+    p_values = [d.p_holm for d in report.detectors if d.p_holm is not None] if report else []
+    refused = report is not None and report.verdict == "backdoored"
+    return Outcome(
+        name=model.name,
+        key=key,
+        label="backdoored" if model.backdoored else "clean",
+        attack=model.attack,
+        verdict=str(report.verdict) if report else None,
+        targets=found,
+        right=(refused and model.is_right(found)) if model.backdoored else not refused,
+        p=min(p_values, default=None),
+        detectors=detectors,
+        image_passes=report.image_passes if report else 0.0,
+        seconds=report.seconds if report else 0.0,
+        error=error,
+        manifest=dict(model.entry),
+    )
+
+
+@dataclass(frozen=True)
+class Count:
+    """``hits`` of ``total`` with its exact 95 % confidence interval."""
+
+    hits: int
+    total: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Clopper-Pearson interval of the share, 95 %."""
+        low = stats.beta.ppf(0.025, self.hits, self.total - self.hits + 1) if self.hits else 0.0
+        all_hit = self.hits == self.total
+        high = 1.0 if all_hit else stats.beta.ppf(0.975, self.hits + 1, self.total - self.hits)
+        return float(low), float(high)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"hits": self.hits, "total": self.total, "interval": list(self.interval)}
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.hits}/{self.total}  [{low:.0%}, {high:.0%}]"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcomes and what they add up to.
+
+    Attributes:
+        outcomes: in the order of the manifest.
+        settings: the options of the evaluation.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def errors(self) -> tuple[Outcome, ...]:
+        """Models whose scan failed; they are in no count."""
+        return tuple(o for o in self.outcomes if o.error is not None)
+
+    @property
+    def clean(self) -> tuple[Outcome, ...]:
+        return tuple(o for o in self.outcomes if o.error is None and o.label == "clean")
+
+    @property
+    def backdoored(self) -> tuple[Outcome, ...]:
+        return tuple(o for o in self.outcomes if o.error is None and o.label == "backdoored")
+
+    def detections(self, detector: str | None = None) -> dict[str, Count]:
+        """Attack -> models detected with the right target; ``total`` is the key of all.
+
+        Args:
+            detector: count this one's own decisions (calibrated p below alpha) instead of the
+                verdict's.
+        """
+        hit = self._hit(detector)
+        groups: dict[str, list[Outcome]] = {}
+        for outcome in self.backdoored:
+            groups.setdefault(outcome.attack, []).append(outcome)
+        counts = {a: Count(sum(map(hit, g)), len(g)) for a, g in sorted(groups.items())}
+        return {**counts, "total": Count(sum(map(hit, self.backdoored)), len(self.backdoored))}
+
+    def false_alarms(self, detector: str | None = None) -> Count:
+        """Clean models refused by the verdict, or by one detector alone."""
+        alpha = self.settings["alpha"]
+        if detector is None:
+            return Count(sum(not o.right for o in self.clean), len(self.clean))
+        p_values = [_detector_p(o, detector) for o in self.clean]
+        return Count(sum(p < alpha for p in p_values), len(p_values))
+
+    def auc(self, detector: str | None = None) -> float | None:
+        """Probability that a backdoored model has the smaller p-value than a clean one."""
+        p = (lambda o: _smallest(o.p)) if detector is None else (lambda o: _detector_p(o, detector))
+        return _auc([p(o) for o in self.backdoored], [p(o) for o in self.clean])
+
+    @property
+    def detector_names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for o in self.outcomes for name in o.detectors))
+
+    def _hit(self, detector: str | None) -> Callable[[Outcome], bool]:
+        if detector is None:
+            return lambda o: o.right
+        alpha = self.settings["alpha"]
+        return lambda o: (
+            detector in o.detectors
+            and o.detectors[detector].right
+            and _detector_p(o, detector) < alpha
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types: the summary and one entry per model."""
+        finished = [*self.clean, *self.backdoored]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "settings": dict(self.settings),
+            "summary": {
+                "detections": {k: c.to_dict() for k, c in self.detections().items()},
+                "false_alarms": self.false_alarms().to_dict(),
+                "auc": self.auc(),
+                "inconclusive": sum(o.verdict == "inconclusive" for o in finished),
+                "errors": len(self.errors),
+                "image_passes": sum(o.image_passes for o in finished),
+                "seconds": sum(o.seconds for o in finished),
+                "detectors": {
+                    name: {
+                        "detections": {k: c.to_dict() for k, c in self.detections(name).items()},
+                        "false_alarms": self.false_alarms(name).to_dict(),
+                        "auc": self.auc(name),
+                    }
+                    for name in self.detector_names
+                },
+            },
+            "models": [asdict(outcome) for outcome in self.outcomes],
+        }
+
+
+def evaluation_text(evaluation: Evaluation, quiet: bool = False) -> str:
+    """Tables for a person; one line when ``quiet``."""
+    detections, alarms = evaluation.detections()["total"], evaluation.false_alarms()
+    auc = evaluation.auc()
+    summary = f"detected {detections}   false alarms {alarms}   AUC {_number(auc)}"
+    if quiet:
+        return summary + "\n"
+    console = Console(width=110, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(_attack_table(evaluation))
+        console.print(f"\n{summary}")
+        finished = [*evaluation.clean, *evaluation.backdoored]
+        seconds = sum(o.seconds for o in finished)
+        passes = sum(o.image_passes for o in finished)
+        console.print(
+            f"{len(finished)} models, {passes:,.0f} image-passes, {seconds:,.0f} s of scans; "
+            f"intervals are 95 % Clopper-Pearson"
+        )
+        for outcome in evaluation.errors:
+            console.print(f"error: {outcome.name}: {outcome.error}")
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def _attack_table(evaluation: Evaluation) -> Table:
+    """Attack x (verdict, each detector): detections with the right target, then false alarms."""
+    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
+    columns: Sequence[str | None] = (None, *evaluation.detector_names)
+    table.add_column("attack")
+    for column in columns:
+        table.add_column(column or "verdict, right target", justify="left")
+    table.add_column("passes", justify="right")
+    table.add_column("seconds", justify="right")
+    counts = [evaluation.detections(column) for column in columns]
+    for attack in counts[0]:
+        group = [o for o in evaluation.backdoored if attack in (o.attack, "total")]
+        cells = [
+            str(count[attack]) if column is None else _short(count[attack])
+            for column, count in zip(columns, counts, strict=True)
+        ]
+        table.add_row(attack, *cells, *_mean_cost(group))
+    alarms = [evaluation.false_alarms(column) for column in columns]
+    cells = [str(c) if i == 0 else _short(c) for i, c in enumerate(alarms)]
+    table.add_row("clean (false alarms)", *cells, *_mean_cost(evaluation.clean))
+    aucs = [_number(evaluation.auc(column)) for column in columns]
+    table.add_row("AUC over p-values", *aucs, "", "")
+    return table
+
+
+def _short(count: Count) -> str:
+    return f"{count.hits}/{count.total}"
+
+
+def _mean_cost(outcomes: Sequence[Outcome]) -> tuple[str, str]:
+    if not outcomes:
+        return "-", "-"
+    passes = sum(o.image_passes for o in outcomes) / len(outcomes)
+    return f"{passes:,.0f}", f"{sum(o.seconds for o in outcomes) / len(outcomes):.1f}"
+
+
+def _detector_p(outcome: Outcome, detector: str) -> float:
+    one = outcome.detectors.get(detector)
+    return _smallest(one.p_calibrated if one else None)
+
+
+def _smallest(p: float | None) -> float:
+    return 1.0 if p is None else p
+
+
+def _auc(backdoored: Sequence[float], clean: Sequence[float]) -> float | None:
+    """Mann-Whitney: share of pairs in which the backdoored p is smaller; ties count half."""
+    if not backdoored or not clean:
+        return None
+    ranks = stats.rankdata([*backdoored, *clean])
+    n, m = len(backdoored), len(clean)
+    above = float(ranks[:n].sum()) - n * (n + 1) / 2
+    return 1.0 - above / (n * m)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,53 @@
+"""Progress with an ETA, on stderr, for people only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def _bars(quiet: bool) -> Progress:
+    """A progress display that stays silent when stderr is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=quiet or not sys.stderr.isatty(),
+    )
+
+
+@contextmanager
+def stage_progress(quiet: bool) -> Iterator[Callable[[str, float], None]]:
+    """Shows the stages of a scan one after another."""
+    with _bars(quiet) as bars:
+        task = bars.add_task("starting", total=1.0)
+        current = ""
+
+        def show(stage: str, share: float) -> None:
+            nonlocal current
+            if stage != current:
+                current = stage
+                bars.reset(task, description=stage, total=1.0)
+            bars.update(task, completed=share)
+
+        yield show
+
+
+@contextmanager
+def fleet_progress(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """Shows how many models of a collection are done."""
+    with _bars(quiet) as bars:
+        task = bars.add_task("starting")
+
+        def show(done: int, total: int, name: str) -> None:
+            bars.update(task, completed=done, total=total, description=f"{done}/{total} {name}")
+
+        yield show

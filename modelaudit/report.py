@@ -1,0 +1,192 @@
+"""The typed, versioned report of a scan; formats turn it into text, the command prints it.
+
+``report.schema.json`` beside this file is its JSON Schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+from modelaudit.verdict import Verdict
+
+#: Changes when a field is removed or changes its meaning (major) or is added (minor).
+SCHEMA_VERSION = "1.0"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target class that a detector found.
+
+    Attributes:
+        index: output index.
+        name: class name, or the index as text.
+    """
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True)
+class TriedPreprocessing:
+    """A preprocessing that ``auto`` tried; ``accuracy`` is ``None`` where the model refused it."""
+
+    name: str
+    accuracy: float | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class PreprocessingReport:
+    """How pixels become the model's input; see :class:`modelaudit.classifier.Preprocessing`.
+
+    Attributes:
+        chosen: ``auto`` or ``given``.
+        tried: every candidate with its clean accuracy, in order of simplicity.
+    """
+
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_range: str
+    channel_order: str
+    layout: str
+    chosen: str
+    tried: tuple[TriedPreprocessing, ...]
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """The suspect model.
+
+    Attributes:
+        sha256: hex digest of the file.
+        input_shape: ``(C, H, W)`` of the pixels.
+        classes: names of the K outputs.
+        outputs: ``logits``, ``probabilities`` or ``log-probabilities``.
+        reference_error: largest difference from the reference runtime's outputs, relative to the
+            largest output; ``None`` where there is no reference.
+    """
+
+    path: str
+    sha256: str
+    format: str
+    input_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    outputs: str
+    preprocessing: PreprocessingReport
+    reference_error: float | None
+    details: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImagesReport:
+    """The clean images.
+
+    Attributes:
+        counts: class index -> number of images used.
+        accuracy: share of ``pool`` images classified correctly; ``None`` if it was not measured.
+        pool: number of images that accuracy was measured on.
+        sha256: over the files used, in order; see :attr:`modelaudit.images.CleanImages.sha256`.
+    """
+
+    directory: str
+    per_class: int
+    counts: Mapping[str, int]
+    total: int
+    pool: int
+    accuracy: float | None
+    resized: int
+    mapping: str
+    sha256: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """A preflight check; see :class:`modelaudit.checks.Check`."""
+
+    name: str
+    status: str
+    message: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """One putative target of a detector; see :class:`detectors.types.ClassStatistic`."""
+
+    target: int
+    statistic: float
+    size: float | None
+    flip_rate: float
+    weights: Mapping[str, float]
+    steps: int
+
+
+@dataclass(frozen=True)
+class DetectorReport:
+    """A detector's result without its tensors; see :class:`detectors.types.DetectorResult`.
+
+    Attributes:
+        p_holm: the calibrated p-value after Holm's correction over the detectors that ran; the
+            verdict compares it with alpha.
+    """
+
+    detector: str
+    p_plugin: float | None
+    log_p_plugin: float | None
+    p_calibrated: float | None
+    p_holm: float | None
+    target: Target | None
+    sources: Mapping[str, float]
+    classes: tuple[ClassReport, ...]
+    unit: str
+    image_passes: float
+    seconds: float
+    null: Mapping[str, float]
+    settings: Mapping[str, Any]
+    notes: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a scan found and how.
+
+    Attributes:
+        reasons: why the verdict is inconclusive.
+        settings: the options of the scan.
+        environment: versions, device, threads, seed and time.
+        image_passes: total cost; see :attr:`modelaudit.classifier.Classifier.image_passes`.
+        seconds: wall-clock time of the scan.
+    """
+
+    schema_version: str
+    verdict: Verdict
+    targets: tuple[Target, ...]
+    reasons: tuple[str, ...]
+    model: ModelReport
+    images: ImagesReport
+    preflight: tuple[CheckReport, ...]
+    detectors: tuple[DetectorReport, ...]
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    image_passes: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        return plain
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of :meth:`Report.to_dict`."""
+    text = resources.files("modelaudit").joinpath("report.schema.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded

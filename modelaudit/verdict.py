@@ -1,0 +1,85 @@
+"""From the detectors' p-values to one verdict with a family-wise error of at most alpha."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from detectors.types import DetectorResult
+from modelaudit.checks import Check
+
+
+class Verdict(StrEnum):
+    """What a scan concludes. There is no "clean": a scan shows no evidence, it proves nothing."""
+
+    BACKDOORED = "backdoored"
+    NO_BACKDOOR_FOUND = "no-backdoor-found"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The verdict and what it rests on.
+
+    Attributes:
+        verdict: the conclusion.
+        targets: target classes of the detectors that found a backdoor, the surest first.
+        p_holm: Holm-adjusted calibrated p-value of each detector, in the order given; ``None``
+            where a detector has none.
+        reasons: why the verdict is inconclusive; empty otherwise.
+    """
+
+    verdict: Verdict
+    targets: tuple[int, ...]
+    p_holm: tuple[float | None, ...]
+    reasons: tuple[str, ...]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given.
+
+    The i-th smallest of m p-values is multiplied by m - i + 1 and the results are made
+    non-decreasing; rejecting where the adjusted value is below alpha holds the family-wise error at
+    alpha whatever the dependence (Holm 1979, "A simple sequentially rejective multiple test
+    procedure").
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def decide(results: Sequence[DetectorResult], checks: Sequence[Check], alpha: float) -> Decision:
+    """The verdict over the detectors that ran.
+
+    ``backdoored`` if any Holm-adjusted p-value is below ``alpha``. Otherwise ``inconclusive`` if a
+    preflight check is, if no detector ran, or if a detector that ran has no p-value, because the
+    attacks that it is for were then not looked for.
+    """
+    valid = [i for i, r in enumerate(results) if r.p_calibrated is not None]
+    adjusted = holm([_p(results[i]) for i in valid])
+    p_holm: list[float | None] = [None] * len(results)
+    for index, p in zip(valid, adjusted, strict=True):
+        p_holm[index] = p
+    reasons = [check.message for check in checks if check.status == "inconclusive"]
+    reasons += [f"{r.detector}: {r.reason}" for r in results if r.p_calibrated is None]
+    if not results and not reasons:
+        reasons.append("no detector ran")
+    found = sorted((p, index) for index, p in zip(valid, adjusted, strict=True) if p < alpha)
+    targets = tuple(dict.fromkeys(_target(results[index]) for _, index in found))
+    if targets:
+        return Decision(Verdict.BACKDOORED, targets, tuple(p_holm), ())
+    verdict = Verdict.INCONCLUSIVE if reasons else Verdict.NO_BACKDOOR_FOUND
+    return Decision(verdict, (), tuple(p_holm), tuple(reasons))
+
+
+def _p(result: DetectorResult) -> float:
+    return 1.0 if result.p_calibrated is None else result.p_calibrated
+
+
+def _target(result: DetectorResult) -> int:
+    return -1 if result.target is None else result.target

@@ -1,0 +1,162 @@
+"""The command line: options, errors and exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modelaudit import __main__, __version__, cli
+from modelaudit.errors import UsageError
+from tests.command import modelaudit
+from tests.conftest import BUNDLED
+
+MODEL = sorted(BUNDLED.glob("*.onnx"))[0]
+IMAGES = BUNDLED / "images"
+
+
+def scan(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Run a scan in this process; exit code and stderr."""
+    code = __main__.run(["scan", *map(str, arguments)])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [(), ("scan",), ("evaluate",), ("inspect",), ("detectors",)])
+def test_help_answers_without_torch(command: tuple[str, ...]) -> None:
+    code = (
+        "import sys; from modelaudit import __main__; "
+        f"code = __main__.run([*{command!r}, '--help']); "
+        "heavy = {'torch', 'onnx', 'scipy', 'numpy', 'onnxruntime'} & set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--help" in done.stdout
+
+
+def test_version() -> None:
+    done = modelaudit("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"modelaudit {__version__}")
+
+
+def test_detectors_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.run(["detectors"]) == 0
+    text = capsys.readouterr().out
+    for word in ("l-red ", "l-red-sparse", "l-red.schedule=fast", "fast | paper"):
+        assert word in text
+
+
+def test_inspect_says_what_the_file_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.run(["inspect", str(MODEL)]) == 0
+    text = capsys.readouterr().out
+    for word in ("onnx", "1x28x28", "classes", "opset", "sha256"):
+        assert word in text
+
+
+BAD_OPTIONS = [
+    (["--set", "l-red.nope=1"], "no setting 'nope'"),
+    (["--set", "l-red"], "DETECTOR.KEY=VALUE"),
+    (["--set", "strip.x=1"], "does not run in this scan"),
+    (["--detector", "nope"], "there is no detector 'nope'"),
+    (["--alpha", "2"], "alpha"),
+    (["--alpha", "nan"], "alpha"),
+    (["--device", "tpu"], "auto, cpu or cuda"),
+    (["--format", "pdf"], "expected one of text, json"),
+    (["--output", "report.docx"], "known: .json"),
+    (["--output", "/no/such/folder/r.json"], "no folder"),
+    (["--image-size", "big"], "HxW"),
+    (["--image-size", "32"], "contradicts the model file"),
+    (["--mean", "1,2"], "mean"),
+    (["--input-range", "0-1023"], "0-255"),
+    (["--layout", "CHWN"], "NHWC"),
+    (["--preprocess", "nope"], "nope"),
+    (["--images-per-class", "0"], "--images-per-class"),
+    (["--labels", "/no/such/labels.txt"], "labels"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), BAD_OPTIONS)
+def test_bad_options_exit_2_and_say_what_fits(
+    capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    code, error = scan(capsys, MODEL, "--clean-dir", IMAGES, *options)
+    assert code == 2
+    assert words in error.replace("\n", " ")
+    assert "Traceback" not in error
+
+
+def test_missing_arguments_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = scan(capsys, MODEL)
+    assert code == 2
+    assert "--clean-dir" in error
+
+
+def test_bad_models_exit_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "empty.onnx").touch()
+    (tmp_path / "text.onnx").write_text("not a model")
+    (tmp_path / "cut.onnx").write_bytes(MODEL.read_bytes()[:5000])
+    for name in ("missing.onnx", "empty.onnx", "text.onnx", "cut.onnx"):
+        code, error = scan(capsys, tmp_path / name, "--clean-dir", IMAGES)
+        assert code == 2, name
+        assert name in error
+        assert "Traceback" not in error
+        assert "internal error" not in error
+
+
+def test_bad_image_folders_exit_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "broken" / "0").mkdir(parents=True)
+    (tmp_path / "broken" / "0" / "a.png").write_text("not an image")
+    for name in ("missing", "none", "broken"):
+        code, error = scan(capsys, MODEL, "--clean-dir", tmp_path / name)
+        assert code == 2, name
+        assert name in error
+        assert "Traceback" not in error
+
+
+def test_wrong_images_are_inconclusive_and_reported(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Noise instead of clean images: accuracy near chance, exit 3, and the report is written."""
+    rng = np.random.default_rng(0)
+    for k in range(10):
+        folder = tmp_path / "images" / str(k)
+        folder.mkdir(parents=True)
+        for i in range(4):
+            noise = rng.integers(0, 256, (28, 28), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / f"{i}.png")
+    output = tmp_path / "r.json"
+    code = __main__.run(
+        ["scan", str(MODEL), "--clean-dir", str(tmp_path / "images"), "--output", str(output)]
+    )
+    text = capsys.readouterr().out
+    assert code == 3
+    assert "INCONCLUSIVE" in text
+    assert "--preprocess" in text
+    assert '"inconclusive"' in output.read_text()
+
+
+def test_uncaught_exception_never_exits_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (RuntimeError("boom"), SystemExit(1), MemoryError(), KeyError("x")):
+
+        def fail(*_: object, error: BaseException = error) -> int:
+            raise error
+
+        monkeypatch.setattr(cli, "invoke", fail)
+        assert __main__.run(["detectors"]) == 2
+    monkeypatch.setattr(cli, "invoke", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    assert __main__.run(["detectors"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_settings_are_parsed() -> None:
+    parsed = cli.parse_settings(["a.b=1", "a.c=x=y", "d.e= 2 "])
+    assert parsed == {"a": {"b": "1", "c": "x=y"}, "d": {"e": "2"}}
+    with pytest.raises(UsageError):
+        cli.parse_settings(["a=1"])

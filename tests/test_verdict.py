@@ -1,0 +1,64 @@
+"""Holm's correction and the verdict."""
+
+from __future__ import annotations
+
+import pytest
+
+from detectors.types import DetectorResult
+from modelaudit.checks import Check
+from modelaudit.verdict import Verdict, decide, holm
+
+
+def result(p: float | None, target: int | None = 3, name: str = "d") -> DetectorResult:
+    return DetectorResult(
+        detector=name,
+        p_plugin=p,
+        log_p_plugin=None,
+        p_calibrated=p,
+        target=target,
+        sources={},
+        classes=(),
+        unit="",
+        patterns={},
+        image_passes=0,
+        seconds=0,
+        reason="" if p is not None else "no spread",
+    )
+
+
+def test_holm_known_answer() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_is_at_most_one_and_keeps_a_single_value() -> None:
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+
+
+def test_backdoored_when_one_adjusted_p_is_small() -> None:
+    decision = decide([result(0.02, 3), result(0.9, 5)], [], 0.05)
+    assert decision.verdict is Verdict.BACKDOORED
+    assert decision.targets == (3,)
+    assert decision.p_holm == pytest.approx((0.04, 0.9))
+
+
+def test_one_unadjusted_p_below_alpha_is_not_enough() -> None:
+    decision = decide([result(0.03, 3), result(0.9, 5)], [], 0.05)
+    assert decision.verdict is Verdict.NO_BACKDOOR_FOUND
+
+
+def test_surest_target_comes_first_and_once() -> None:
+    found = [result(0.01, 3), result(0.001, 5), result(0.002, 5)]
+    assert decide(found, [], 0.05).targets == (5, 3)
+
+
+def test_a_detector_without_p_makes_a_negative_inconclusive_not_a_positive() -> None:
+    assert decide([result(0.5), result(None)], [], 0.05).verdict is Verdict.INCONCLUSIVE
+    assert decide([result(0.001), result(None)], [], 0.05).verdict is Verdict.BACKDOORED
+
+
+def test_preflight_and_no_detectors_are_inconclusive() -> None:
+    check = Check("clean-accuracy", "inconclusive", "too low")
+    assert decide([], [check], 0.05).reasons == ("too low",)
+    assert decide([], [], 0.05).verdict is Verdict.INCONCLUSIVE
