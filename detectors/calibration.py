@@ -86,11 +86,15 @@ def simulate(count: int, fitted: int, draws: int, seed: int = _SEED) -> NullTabl
 
 
 def _without_group_of_maximum(r: Array, group: int) -> tuple[Array, Array]:
-    """Statistics outside the group of the largest one ``[draws, n - group]``, and the largest."""
-    grouped = r.reshape(len(r), -1, group)
-    best = grouped.max(-1).argmax(-1)
-    keep = np.arange(grouped.shape[1])[None] != best[:, None]
-    return grouped[keep].reshape(len(r), -1), r.max(-1)
+    """Statistics outside the group of the largest one ``[draws, n - group]``, and the largest.
+
+    Groups are consecutive; where n is no multiple, the last one overlaps the one before it.
+    """
+    count = r.shape[1]
+    start = np.minimum(r.argmax(-1) // group * group, count - group)[:, None]
+    position = np.arange(count)[None]
+    keep = (position < start) | (position >= start + group)
+    return r[keep].reshape(len(r), count - group), r.max(-1)
 
 
 @lru_cache(maxsize=64)

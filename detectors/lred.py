@@ -40,7 +40,8 @@ class LRed:
         growth: step length as a share of the pattern's size; fast schedule only.
         refine: halvings of the last step; fast schedule only.
         tau_max: steps after which a target is given up (the paper leaves τ_max open); 0 means the
-            schedule's default: 200 (fast) or 100,000 (paper).
+            schedule's default: 64 (fast: a pattern has then grown over the whole image) or
+            100,000 (paper).
     """
 
     name: str = "l-red"
@@ -105,7 +106,7 @@ class LRed:
             pi=self.pi,
             delta=self.delta or default_delta,
             growth=0.0 if paper else self.growth,
-            tau_max=self.tau_max or (100_000 if paper else 200),
+            tau_max=self.tau_max or (100_000 if paper else 64),
             entropy_weights=self.weights == "entropy",
             refine=0 if paper else self.refine,
         )
@@ -160,5 +161,5 @@ def _notes(found: SearchResult, rows: Rows) -> tuple[str, ...]:
     listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
     return (
         f"no pattern found within the step limit for {len(missing)} targets ({listed}); "
-        "they count as not suspicious and are left out of the null",
+        "they count as not suspicious and are left out of the test",
     )

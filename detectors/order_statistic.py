@@ -53,8 +53,7 @@ def order_statistic_test(r: Array, groups: NDArray[np.int64] | None = None) -> O
 
     Args:
         r: detection statistics ``[n]``, positive, larger = more suspicious. ``0`` stands for "no
-            pattern found" (an infinite size) and is left out of the null's fit; it still counts in
-            the number of classes K, which makes the test a little conservative.
+            pattern found" (an infinite size); the test is one of the others alone.
         groups: ``[n]``: the target class of each statistic, when there are several per class (all
             class pairs). The null is fitted without the whole group of the largest one.
 
@@ -66,26 +65,26 @@ def order_statistic_test(r: Array, groups: NDArray[np.int64] | None = None) -> O
     if not np.isfinite(r).all() or (r < 0).any():
         return OrderStatisticTest(None, reason="some statistics are not finite")
     groups = np.arange(len(r)) if groups is None else np.asarray(groups)
-    if len(np.unique(groups)) < MIN_STATISTICS:
-        reason = f"{len(np.unique(groups))} classes are too few; the test needs {MIN_STATISTICS}"
+    found = r > 0
+    classes = len(np.unique(groups[found]))
+    if classes < MIN_STATISTICS:
+        reason = f"{classes} classes with a pattern are too few; the test needs {MIN_STATISTICS}"
         return OrderStatisticTest(None, reason=reason)
     index = int(r.argmax())
-    rest = r[(groups != groups[index]) & (r > 0)]
-    if len(rest) < MIN_STATISTICS - 1:
-        return OrderStatisticTest(None, reason="too few classes with a pattern to fit a null to")
-    if (r[groups != groups[index]] == r[index]).any():
+    rest = r[(groups != groups[index]) & found]
+    if (rest == r[index]).any():
         return OrderStatisticTest(None, reason="several classes tie for the smallest pattern")
     if np.ptp(rest) <= 1e-9 * rest.max():
         return OrderStatisticTest(None, reason="the statistics have no spread")
     fitted = fit_gamma(rest)
     shape, scale = (float(v) for v in fitted)
-    log_p = float(log_plugin_p(r[index : index + 1], *fitted, len(r))[0])
-    sizes = len(r), len(r) - int((groups == groups[index]).sum())
+    count = int(found.sum())
+    log_p = float(log_plugin_p(r[index : index + 1], *fitted, count)[0])
     return OrderStatisticTest(
         index=index,
         log_p_plugin=log_p,
         p_plugin=float(np.exp(log_p)),
-        p_calibrated=null_table(*sizes).calibrate(log_p),
+        p_calibrated=null_table(count, len(rest)).calibrate(log_p),
         shape=shape,
         scale=scale,
     )

@@ -134,7 +134,7 @@ def test_levels_map_to_themselves() -> None:
         ([1.0, 2.0, np.inf, 3.0, 2.0], "not finite"),
         ([1.0, 1.0, 1.0, 1.0, 2.0], "no spread"),
         ([1.0, 2.0, 3.0, 5.0, 5.0], "tie"),
-        ([0.0, 0.0, 0.0, 1.0, 2.0], "too few classes with a pattern"),
+        ([0.0, 0.0, 0.0, 1.0, 2.0], "2 classes with a pattern are too few"),
     ],
 )
 def test_degenerate_statistics_give_a_reason_not_a_number(r: list[float], words: str) -> None:
@@ -144,12 +144,27 @@ def test_degenerate_statistics_give_a_reason_not_a_number(r: list[float], words:
     assert result.p_calibrated is None
 
 
-def test_targets_without_a_pattern_stay_out_of_the_null() -> None:
-    r = np.array([0.5, 0.6, 0.55, 0.7, 0.45, 0.0, 0.9])
-    result = order_statistic_test(r)
-    shape, _, scale = stats.gamma.fit(r[:5], floc=0)
-    assert result.shape == pytest.approx(shape, rel=1e-4)
-    assert result.p_plugin == pytest.approx(1 - stats.gamma.cdf(0.9, shape, scale=scale) ** 7)
+def test_targets_without_a_pattern_stay_out_of_the_test() -> None:
+    r = np.array([0.5, 0.6, 0.55, 0.7, 0.0, 0.45, 0.0, 0.9])
+    result, rest = order_statistic_test(r), order_statistic_test(r[r > 0])
+    assert result.index == 7
+    assert result.p_plugin == rest.p_plugin
+    assert result.p_calibrated == rest.p_calibrated
+
+
+@pytest.mark.parametrize(("count", "fitted"), [(12, 9), (11, 8), (90, 81)])
+def test_null_of_groups_is_uniform(count: int, fitted: int) -> None:
+    table = simulate(count, fitted, 20_000)
+    rng = np.random.default_rng(0)
+    group = count - fitted
+    p = []
+    for r in rng.gamma(5.0, size=(1500, count)):
+        groups = np.minimum(np.arange(count) // group, (count - 1) // group)
+        best = groups[r.argmax()]
+        shape, scale = fit_gamma(r[groups != best])
+        log_p = log_plugin_p(r.max(keepdims=True), shape, scale, count)
+        p.append(table.calibrate(float(log_p[0])))
+    assert stats.kstest(p, "uniform").pvalue > 0.001
 
 
 def test_group_of_the_maximum_stays_out_of_the_null() -> None:
