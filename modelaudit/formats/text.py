@@ -142,10 +142,14 @@ def _evidence(report: Report) -> Table:
 
 
 def _shown(report: Report) -> list[DetectorReport]:
-    """Detectors worth a bar chart: those that found something, else the one with the least p."""
-    with_p = [d for d in report.detectors if d.p_holm is not None and d.target is not None]
+    """Detectors worth a bar chart: per target found the surest; else the one with the least p."""
+    with_p = sorted((d for d in report.detectors if d.p_holm is not None), key=_sort_key)
     found = [d for d in with_p if _rejects(report, d)]
-    return found or sorted(with_p, key=_sort_key)[:1]
+    surest: dict[int, DetectorReport] = {}
+    for detector in found:
+        if detector.target is not None:
+            surest.setdefault(detector.target.index, detector)
+    return list(surest.values()) or with_p[:1]
 
 
 def _sort_key(detector: DetectorReport) -> float:
