@@ -33,7 +33,7 @@ def inspect_text(model: Path, arch: str | None, num_classes: int | None) -> str:
         "file": str(model),
         "sha256": sha256_of(model),
         "format": loaded.format,
-        "input": f"{_shape(shape)} ({loaded.layout}, without the batch)" if shape else unknown,
+        "input": f"{_shape(shape)} ({loaded.layout or 'probably NCHW'}, without the batch)" if shape else unknown,
         "classes": str(loaded.num_classes) if loaded.num_classes else unknown,
         "final softmax": "yes" if loaded.logits_module is not None else "none found",
         "preprocessing": f"{unknown}; a scan finds it by clean accuracy",

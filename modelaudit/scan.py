@@ -186,21 +186,21 @@ def _fit_images(
 ) -> tuple[CleanImages, PreprocessChoice]:
     """The pool in the model's shape, and the preprocessing that fits.
 
-    A file that does not state its channels is tried with the images' own number first.
+    Where the file does not state its layout, its channels are a guess too, and others are tried.
     """
     channels, size = _stated_shape(loaded)
     own_channels, *own_size = native_shape(folder)
     size = _image_size(options.image_size, size, (own_size[0], own_size[1]))
-    to_try = [channels] if channels else list(dict.fromkeys([own_channels, 3, 1]))
+    guesses = [channels] if channels and loaded.layout else [channels, own_channels, 3, 1]
     failures = []
-    for number in to_try:
+    for number in dict.fromkeys(filter(None, guesses)):
         pool = load_pool(folder, number, size, options.images_per_class, options.seed)
         given = options.preprocessing
         try:
             choice = choose_preprocessing(
                 loaded.module,
                 pool,
-                loaded.layout if loaded.input_shape else None,
+                loaded.layout,
                 device,
                 loaded.num_classes,
                 [given] if given else None,

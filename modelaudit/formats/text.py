@@ -119,9 +119,9 @@ def _facts(report: Report) -> Table:
 def _alternatives(report: Report) -> str:
     used = report.model.preprocessing
     others = [
-        f"{t.name} {t.accuracy:.0%}" if t.accuracy is not None else f"{t.name} failed"
+        f"{t.name} {t.accuracy:.0%}"
         for t in used.tried
-        if t.name != used.name
+        if t.name != used.name and t.accuracy is not None
     ]
     return f"; clean accuracy of others: {', '.join(others)}" if others else ""
 

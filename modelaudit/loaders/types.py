@@ -36,7 +36,7 @@ class LoadedModel:
         format: ``onnx``, ``torchscript``, ``safetensors`` or ``state-dict``.
         input_shape: shape of one input without the batch dimension, as the file states it; an
             unknown extent is ``None``; the whole is ``None`` when the file does not say.
-        layout: the layout that the file's graph expects.
+        layout: the layout that the file's graph expects; ``None`` if the file does not say.
         num_classes: number of outputs K if the file states it.
         logits_module: the same network without its final softmax, where the graph shows one;
             its logits keep gradients that a saturated softmax loses.
@@ -49,7 +49,7 @@ class LoadedModel:
     module: nn.Module
     format: str
     input_shape: tuple[int | None, ...] | None = None
-    layout: Layout = "NCHW"
+    layout: Layout | None = None
     num_classes: int | None = None
     logits_module: nn.Module | None = None
     reference: Callable[[np.ndarray], np.ndarray] | None = None
