@@ -200,6 +200,15 @@ def detectors() -> int:
 
 
 @app.command()
+def checks() -> int:
+    """List the preflight checks: when each is raised, what that means, what to do."""
+    from modelaudit.listing import checks_text
+
+    print(checks_text(), end="")
+    return 0
+
+
+@app.command()
 def inspect(
     model: ModelArgument, arch: ArchOption = None, num_classes: NumClassesOption = None
 ) -> int:

@@ -1,11 +1,13 @@
-"""What ``modelaudit detectors`` and ``modelaudit inspect`` print."""
+"""What ``modelaudit detectors``, ``checks`` and ``inspect`` print."""
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from detectors import registry
+from modelaudit.checks import CHECKS
 from modelaudit.loaders import LoadOptions, load_model, sha256_of
 
 
@@ -24,6 +26,23 @@ def detectors_text() -> str:
     return "\n".join(lines)
 
 
+def checks_text() -> str:
+    """Every preflight check: when it is raised, what that means, what to do."""
+    lines = []
+    for check in CHECKS:
+        lines.append(check.name)
+        for title, text in (
+            ("raised if", check.raised_if),
+            ("meaning", check.meaning),
+            ("what to do", check.advice),
+        ):
+            lines += textwrap.wrap(
+                text, 98, initial_indent=f"  {title:<12}", subsequent_indent=" " * 14
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
 def inspect_text(model: Path, arch: str | None, num_classes: int | None) -> str:
     """What a model file is, as far as the file says."""
     loaded = load_model(model, LoadOptions(arch, num_classes))
@@ -33,7 +52,9 @@ def inspect_text(model: Path, arch: str | None, num_classes: int | None) -> str:
         "file": str(model),
         "sha256": sha256_of(model),
         "format": loaded.format,
-        "input": f"{_shape(shape)} ({loaded.layout or 'probably NCHW'}, without the batch)" if shape else unknown,
+        "input": f"{_shape(shape)} ({loaded.layout or 'probably NCHW'}, without the batch)"
+        if shape
+        else unknown,
         "classes": str(loaded.num_classes) if loaded.num_classes else unknown,
         "final softmax": "yes" if loaded.logits_module is not None else "none found",
         "preprocessing": f"{unknown}; a scan finds it by clean accuracy",

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from modelaudit import __main__, __version__, cli
+from modelaudit.checks import CHECKS
 from modelaudit.errors import UsageError
 from tests.command import modelaudit
 from tests.conftest import BUNDLED
@@ -48,6 +49,13 @@ def test_detectors_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for word in ("l-red ", "l-red-sparse", "l-red.schedule=fast", "fast | paper"):
         assert word in text
+
+
+def test_checks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.run(["checks"]) == 0
+    text = capsys.readouterr().out
+    for description in CHECKS:
+        assert f"{description.name}\n  raised if" in text
 
 
 def test_inspect_says_what_the_file_is(capsys: pytest.CaptureFixture[str]) -> None:
