@@ -9,6 +9,7 @@ settings of the same code.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -62,16 +63,16 @@ class LRed:
         if not 0 < self.pi < 1:
             raise ValueError(f"pi is {self.pi}; it must lie between 0 and 1")
         for setting in ("delta", "growth", "refine", "tau_max"):
-            if not getattr(self, setting) >= 0:
-                raise ValueError(f"{setting} is {getattr(self, setting)}; it must not be negative")
+            value = getattr(self, setting)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{setting} is {value}; it must be finite and not negative")
 
     def __call__(self, data: DetectorInput) -> DetectorResult:
         """Estimate a pattern per putative target and test the smallest."""
         start, passes = time.perf_counter(), data.classifier.image_passes
         embedding = EMBEDDINGS[self.embedding]
-        rows = (Rows.per_target if self.sources == "all" else Rows.per_pair)(
-            data.labels.to(data.classifier.device), data.classifier.num_classes
-        )
+        labels, num_classes = data.labels.to(data.classifier.device), data.classifier.num_classes
+        rows = (Rows.per_target if self.sources == "all" else Rows.per_pair)(labels, num_classes)
         search = PatternSearch(
             data.classifier, data.pixels, data.labels, embedding, self._search_config()
         )
@@ -93,10 +94,16 @@ class LRed:
             image_passes=data.classifier.image_passes - passes,
             seconds=time.perf_counter() - start,
             null=_null(test),
-            settings={k: v for k, v in asdict(self).items() if k != "name"},
-            notes=_notes(found, rows),
+            settings=self._settings_used(),
+            notes=_notes(found, rows, num_classes),
             reason=test.reason,
         )
+
+    def _settings_used(self) -> dict[str, object]:
+        """The settings with the schedule's defaults filled in, for the report."""
+        config = self._search_config()
+        used = {name: getattr(config, name) for name in ("delta", "growth", "refine", "tau_max")}
+        return {name: value for name, value in (asdict(self) | used).items() if name != "name"}
 
     def _search_config(self) -> SearchConfig:
         """The search's settings, with the schedule's defaults filled in."""
@@ -154,12 +161,16 @@ def _null(test: OrderStatisticTest) -> dict[str, float]:
     return {"shape": test.shape, "scale": test.scale}
 
 
-def _notes(found: SearchResult, rows: Rows) -> tuple[str, ...]:
+def _notes(found: SearchResult, rows: Rows, num_classes: int) -> tuple[str, ...]:
+    notes = []
+    if unsearched := sorted(set(range(num_classes)) - set(rows.targets.tolist())):
+        listed = ", ".join(map(str, unsearched))
+        notes.append(f"target {listed} was not searched: there are no images of another class")
     missing = sorted({int(t) for t in rows.targets[found.size.isinf()].tolist()})
-    if not missing:
-        return ()
-    listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
-    return (
-        f"no pattern found within the step limit for {len(missing)} targets ({listed}); "
-        "they count as not suspicious and are left out of the test",
-    )
+    if missing:
+        listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
+        notes.append(
+            f"no pattern found within the step limit for {len(missing)} targets ({listed}); they "
+            "count as the least suspicious, of unknown size"
+        )
+    return tuple(notes)

@@ -53,7 +53,8 @@ def order_statistic_test(r: Array, groups: NDArray[np.int64] | None = None) -> O
 
     Args:
         r: detection statistics ``[n]``, positive, larger = more suspicious. ``0`` stands for "no
-            pattern found" (an infinite size); the test is one of the others alone.
+            pattern found" (an infinite size): such statistics are the smallest, whatever their
+            value, so they count in n but not in the fit, and the calibration leaves out as many.
         groups: ``[n]``: the target class of each statistic, when there are several per class (all
             class pairs). The null is fitted without the whole group of the largest one.
 
@@ -71,32 +72,35 @@ def order_statistic_test(r: Array, groups: NDArray[np.int64] | None = None) -> O
         reason = f"{classes} classes with a pattern are too few; the test needs {MIN_STATISTICS}"
         return OrderStatisticTest(None, reason=reason)
     index = int(r.argmax())
-    rest = r[(groups != groups[index]) & found]
+    same = groups == groups[index]
+    rest = r[~same & found]
     if (rest == r[index]).any():
         return OrderStatisticTest(None, reason="several classes tie for the smallest pattern")
     if np.ptp(rest) <= 1e-9 * rest.max():
         return OrderStatisticTest(None, reason="the statistics have no spread")
-    fitted = fit_gamma(rest)
-    shape, scale = (float(v) for v in fitted)
-    count = int(found.sum())
-    log_p = float(log_plugin_p(r[index : index + 1], *fitted, count)[0])
+    shape, scale = fit_gamma(rest.mean(keepdims=True), np.log(rest).mean(keepdims=True))
+    log_p = float(log_plugin_p(r[index : index + 1], shape, scale, len(r))[0])
+    null = null_table(len(r), int(same.sum()), int((~found).sum()))
     return OrderStatisticTest(
         index=index,
         log_p_plugin=log_p,
         p_plugin=float(np.exp(log_p)),
-        p_calibrated=null_table(count, len(rest)).calibrate(log_p),
-        shape=shape,
-        scale=scale,
+        p_calibrated=null.calibrate(log_p),
+        shape=float(shape[0]),
+        scale=float(scale[0]),
     )
 
 
-def fit_gamma(r: Array) -> tuple[Array, Array]:
-    """Maximum-likelihood shape k and scale θ of a Gamma with location 0; over the last axis.
+def fit_gamma(mean: Array, mean_log: Array) -> tuple[Array, Array]:
+    """Maximum-likelihood shape k and scale θ of a Gamma with location 0, from its two statistics.
 
     Solves log k - ψ(k) = log(mean r) - mean(log r) by Newton's method from Minka's start.
+
+    Args:
+        mean: mean of the data, any shape.
+        mean_log: mean of the logarithms of the data, same shape.
     """
-    mean = r.mean(-1)
-    s = np.maximum(np.log(mean) - np.log(r).mean(-1), 1e-12)
+    s = np.maximum(np.log(mean) - mean_log, 1e-12)
     k = (3 - s + np.sqrt((s - 3) ** 2 + 24 * s)) / (12 * s)
     for _ in range(6):
         k = k - (np.log(k) - special.digamma(k) - s) / (1 / k - special.polygamma(1, k))

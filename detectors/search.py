@@ -52,18 +52,23 @@ class Rows:
 
     @classmethod
     def per_target(cls, labels: Tensor, num_classes: int) -> Rows:
-        """One row per class t, all other classes that have images as possible sources (Eq. 3)."""
+        """One row per class t, all other classes that have images as possible sources (Eq. 3).
+
+        A class is left out if no other class has images.
+        """
         present = torch.zeros(num_classes, dtype=torch.bool, device=labels.device)
         present[labels] = True
         targets = torch.arange(num_classes, device=labels.device)
-        return cls(targets, present & ~one_hot(targets, num_classes).bool())
+        support = present & ~one_hot(targets, num_classes).bool()
+        searchable = support.any(1)
+        return cls(targets[searchable], support[searchable])
 
     @classmethod
     def per_pair(cls, labels: Tensor, num_classes: int) -> Rows:
         """One row per class pair (s, t), s the only source (P-RED; Eq. 2)."""
         rows = cls.per_target(labels, num_classes)
-        targets, sources = rows.support.nonzero(as_tuple=True)
-        return cls(targets, one_hot(sources, num_classes).bool())
+        row, sources = rows.support.nonzero(as_tuple=True)
+        return cls(rows.targets[row], one_hot(sources, num_classes).bool())
 
     def uniform_weights(self) -> Tensor:
         """``w⁽⁰⁾`` ``[R, K]``: uniform over the possible sources."""

@@ -24,9 +24,12 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         from modelaudit.cli import invoke
 
-        return invoke(arguments)
+        code = invoke(arguments)
+        if code == EXIT_INTERRUPTED:
+            _say("interrupted; what an evaluation had finished is in its --output.")
+        return code
     except KeyboardInterrupt:
-        _say("interrupted; no report was written.")
+        _say("interrupted.")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever reads stdout went away. Python would complain again when it flushes at exit.
@@ -35,10 +38,13 @@ def run(arguments: list[str] | None = None) -> int:
     except SystemExit as exit_:  # a library called sys.exit: not a verdict
         _say(f"a library ended the program with exit code {exit_.code!r}.")
         return EXIT_ERROR
-    except MemoryError:
-        _say("out of memory. Use fewer images (--images-per-class) or a larger machine.")
+    except OSError as error:
+        _say(f"error: {error}")
         return EXIT_ERROR
     except Exception as error:
+        if _is_out_of_memory(error):
+            _say("out of memory. Use fewer images (--images-per-class) or a larger machine.")
+            return EXIT_ERROR
         if os.environ.get("MODELAUDIT_DEBUG"):
             raise_with_traceback(error)
         _say(
@@ -46,6 +52,12 @@ def run(arguments: list[str] | None = None) -> int:
             "a verdict. Set MODELAUDIT_DEBUG=1 for the traceback, and please report it."
         )
         return EXIT_ERROR
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's, torch's on a GPU, or torch's allocator on a CPU (a plain RuntimeError)."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def raise_with_traceback(error: Exception) -> None:

@@ -107,9 +107,10 @@ CHECKS: tuple[CheckDescription, ...] = (
     ),
     CheckDescription(
         "output-kind",
-        "note: the outputs are probabilities or log-probabilities.",
-        "They are turned into logits; gradients are lost where a probability is rounded to 0.",
-        "Give a model without its final softmax if you have one.",
+        "note: the outputs are probabilities, log-probabilities or those of a sigmoid per class.",
+        "They are turned into logits; gradients are lost where a probability is rounded to 0 or "
+        "1. A final softmax that an ONNX graph shows is removed instead, which loses nothing.",
+        "Give a model without its final softmax or sigmoid if you have one.",
     ),
     CheckDescription(
         "few-images",

@@ -9,11 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-OutputKind = Literal["logits", "probabilities", "log-probabilities"]
+OutputKind = Literal["logits", "probabilities", "log-probabilities", "sigmoid"]
 
 # Probabilities are clamped here before the logarithm. float32 softmax underflows to exact zeros
 # around 1e-45; anything below this is as good as impossible and must not turn into -inf.
 _SMALLEST_PROBABILITY = 1e-30
+# The distance of the largest float32 below 1: closer to 1 a sigmoid has no gradient any more.
+_SMALLEST_REMAINDER = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ class Classifier:
         num_classes: number of outputs K.
         input_shape: ``(C, H, W)`` of the pixels that it is called with.
         preprocessing: applied to the pixels before ``module``.
-        outputs: what ``module`` returns. Probabilities and log-probabilities are turned into
-            logits by taking the logarithm, which a following softmax undoes exactly.
+        outputs: what ``module`` returns. Probabilities are turned into logits by taking the
+            logarithm, which a following softmax undoes exactly, as log-probabilities are already;
+            outputs of a sigmoid per class by its inverse.
         device: where the pixels and the module live.
+        without_softmax: whether ``module`` is the model without a final softmax that its file has.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Classifier:
         preprocessing: Preprocessing | None = None,
         outputs: OutputKind = "logits",
         device: torch.device | str = "cpu",
+        without_softmax: bool = False,
     ) -> None:
         self.device = torch.device(device)
         if isinstance(module, nn.Module):
@@ -85,6 +90,7 @@ class Classifier:
         self.input_shape = input_shape
         self.preprocessing = preprocessing or Preprocessing()
         self.outputs = outputs
+        self.without_softmax = without_softmax
         self.forwards = 0
         self.backwards = 0
 
@@ -113,21 +119,30 @@ class Classifier:
 
 
 def to_logits(raw: Tensor, outputs: OutputKind) -> Tensor:
-    """Raw outputs ``[B, K]`` as logits: the logarithm where they are probabilities."""
+    """Raw outputs ``[B, K]`` as logits; finite, with finite gradients, for all in [0, 1].
+
+    The logarithm where they are probabilities, ``log(p / (1 - p))`` where they are sigmoids.
+    """
     if outputs == "probabilities":
         return raw.clamp_min(_SMALLEST_PROBABILITY).log()
+    if outputs == "sigmoid":
+        remainder = (1 - raw).clamp_min(_SMALLEST_REMAINDER)
+        return raw.clamp_min(_SMALLEST_PROBABILITY).log() - remainder.log()
     return raw
 
 
 def recognise_outputs(raw: Tensor, tolerance: float = 1e-3) -> OutputKind:
-    """What raw outputs ``[B, K]`` are, judged by their sums.
+    """What raw outputs ``[B, K]`` are, judged by their range and their sums.
 
     Softmax outputs are in [0, 1] and sum to 1; log-softmax outputs are at most 0 and their
-    exponentials sum to 1. Everything else is logits.
+    exponentials sum to 1; outputs of a sigmoid per class are in [0, 1] and sum to anything.
+    Everything else is logits.
     """
     raw = raw.detach().double()
     if bool((raw >= -tolerance).all()) and bool(((raw.sum(1) - 1).abs() < tolerance).all()):
         return "probabilities"
     if bool((raw <= tolerance).all()) and bool(((raw.exp().sum(1) - 1).abs() < tolerance).all()):
         return "log-probabilities"
+    if bool(((raw >= 0) & (raw <= 1)).all()):
+        return "sigmoid"
     return "logits"

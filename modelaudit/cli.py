@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES: Mapping[str, int] = {"no-backdoor-found": 0, "backdoored": 1, "inconclusive": 3}
 EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
 
 #: What typer raises for wrong arguments: the base class of its public ``BadParameter``.
 _USAGE_ERRORS = tuple(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -30,6 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+_PLAIN = str.maketrans("╭╮╰╯─│█", "++++-|#")
 
 ModelArgument = Annotated[
     Path,
@@ -61,13 +66,25 @@ ImagesPerClassOption = Annotated[
 AlphaOption = Annotated[
     float, typer.Option(help="Largest acceptable probability of refusing a clean model.")
 ]
+FloorOption = Annotated[
+    float,
+    typer.Option(
+        help="Accuracy on the clean images below which the verdict is inconclusive.", min=0, max=1
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict only.")]
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress, and one line instead of the text report."),
+]
 
 
 def invoke(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code. Errors of the user's are printed, not raised."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name may hold bytes that are no text
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = app(arguments, prog_name="modelaudit", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -75,6 +92,8 @@ def invoke(arguments: list[str] | None = None) -> int:
         print(f"modelaudit: error: {error}", file=sys.stderr)
     except typer.Exit as exit_:
         return exit_.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     except typer.Abort:
         print("modelaudit: aborted.", file=sys.stderr)
     except Exception as error:
@@ -138,6 +157,7 @@ def scan(
     detector: DetectorOption = None,
     set_: SetOption = None,
     alpha: AlphaOption = 0.05,
+    accuracy_floor: FloorOption = 0.5,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     format_: Annotated[
@@ -159,15 +179,12 @@ def scan(
     """
     outputs = output or []
     _check_outputs(format_, outputs)
-    from modelaudit.preprocess_options import explicit_preprocessing
+    from modelaudit.preprocess_options import PreprocessOptions
     from modelaudit.progress import stage_progress
     from modelaudit.scan import ScanOptions
     from modelaudit.scan import scan as run_scan
 
-    preprocessing = None
-    if preprocess != "auto" or any((mean, std, input_range, layout)):
-        name = None if preprocess == "auto" else preprocess
-        preprocessing = explicit_preprocessing(mean, std, input_range, layout, name)
+    preprocessing = PreprocessOptions.parse(preprocess, mean, std, input_range, layout)
     options = ScanOptions(
         model=model,
         clean_dir=clean_dir,
@@ -180,13 +197,16 @@ def scan(
         detectors=tuple(detector or ()),
         settings=parse_settings(set_ or []),
         alpha=alpha,
+        accuracy_floor=accuracy_floor,
         device=device,
         seed=seed,
     )
     with stage_progress(quiet) as progress:
         report = run_scan(options, progress).report
-    _write(report, outputs)
+    problems = _write(report, outputs)
     _print(report, format_, quiet)
+    if problems:
+        raise UsageError(" ".join(problems))
     return EXIT_CODES[report.verdict]
 
 
@@ -228,6 +248,7 @@ def evaluate(
     set_: SetOption = None,
     images_per_class: ImagesPerClassOption = 8,
     alpha: AlphaOption = 0.05,
+    accuracy_floor: FloorOption = 0.5,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
     jobs: Annotated[int, typer.Option(help="Scans at the same time.", min=1)] = 1,
@@ -245,6 +266,8 @@ def evaluate(
     """
     if output is not None and output.suffix != ".json":
         raise UsageError(f"--output {output}: the evaluation report is JSON; expected *.json.")
+    if output is not None:
+        check_writable(output)
     from modelaudit.evaluate import EvaluateOptions, evaluation_text
     from modelaudit.evaluate import evaluate as run_evaluation
     from modelaudit.progress import fleet_progress
@@ -255,6 +278,7 @@ def evaluate(
         settings=parse_settings(set_ or []),
         images_per_class=images_per_class,
         alpha=alpha,
+        accuracy_floor=accuracy_floor,
         device=device,
         seed=seed,
         jobs=jobs,
@@ -303,18 +327,32 @@ def _check_outputs(format_: str, outputs: list[Path]) -> None:
         raise UsageError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
     for path in outputs:
         format_for(path)
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"--output {path}: there is no folder {path.absolute().parent}.")
+        check_writable(path)
 
 
-def _write(report: Report, outputs: list[Path]) -> None:
+def check_writable(path: Path) -> None:
+    """Raise UsageError for an output file that cannot be written; nothing is created."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"--output {path}: there is no folder {folder}.")
+    if path.is_dir():
+        raise UsageError(f"--output {path}: this is a folder; give a file name.")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UsageError(f"--output {path}: no permission to write there.")
+
+
+def _write(report: Report, outputs: list[Path]) -> list[str]:
+    """Write all files; returns what went wrong, so that one bad file does not lose the others."""
     from modelaudit.formats import format_for
 
+    problems = []
     for path in outputs:
         try:
-            path.write_text(format_for(path)(report), encoding="utf-8")
+            text = format_for(path)(report)
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
-            raise UsageError(f"--output {path}: {error.strerror}.") from error
+            problems.append(f"--output {path}: {error.strerror or error}.")
+    return problems
 
 
 def _print(report: Report, format_: str, quiet: bool) -> None:
@@ -329,10 +367,19 @@ def _print(report: Report, format_: str, quiet: bool) -> None:
     elif quiet:
         print(summary_line(report))
     elif sys.stdout.isatty():
-        Console().print(renderable(report))
+        Console(markup=False, emoji=False, highlight=False).print(renderable(report))
     else:
-        sys.stdout.write(FORMATS["text"](report))
+        sys.stdout.write(_encodable(FORMATS["text"](report)))
     sys.stdout.flush()
+
+
+def _encodable(text: str) -> str:
+    """Text with plain characters for boxes and bars where stdout has no others."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8", errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.translate(_PLAIN)
+    return text
 
 
 __all__ = ["EXIT_CODES", "ScanOptions", "app", "invoke", "parse_settings"]

@@ -6,8 +6,9 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class EvaluateOptions:
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     images_per_class: int = 8
     alpha: float = 0.05
+    accuracy_floor: float = 0.5
     device: str = "auto"
     seed: int = 0
     jobs: int = 1
@@ -85,15 +87,34 @@ def _run(
         for model in models:
             yield model.name, _scan_one(model, scans[model.name], keys[model.name])
         return
-    threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (threads,))
+    try:
         futures = {
-            pool.submit(_scan_one, model, scans[model.name], keys[model.name]): model.name
+            pool.submit(_scan_one, model, scans[model.name], keys[model.name]): model
             for model in models
         }
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            model = futures[future]
+            try:
+                yield model.name, future.result()
+            except BrokenExecutor:
+                reason = "the scanning process died (out of memory?); run again to resume"
+                yield model.name, outcome_of(model, keys[model.name], error=reason)
+    except BaseException:
+        # Interrupted: what is queued must not run, and what runs must not be waited for.
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+def _start_worker(threads: int) -> None:
+    """A share of the cores; Ctrl-C is the parent's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
 
 
 def _scan_one(model: ManifestModel, options: ScanOptions, key: str) -> Outcome:
@@ -118,6 +139,7 @@ def _scan_options(model: ManifestModel, options: EvaluateOptions) -> ScanOptions
         detectors=options.detectors,
         settings=options.settings,
         alpha=options.alpha,
+        accuracy_floor=options.accuracy_floor,
         device=options.device,
         seed=options.seed,
     )
@@ -140,7 +162,7 @@ def _finished(output: Path | None, keys: Mapping[str, str]) -> dict[str, Outcome
     try:
         entries: list[dict[str, Any]] = json.loads(output.read_text("utf-8"))["models"]
         outcomes = [Outcome.from_dict(entry) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ManifestError(
             f"{output} exists but is not an evaluation report to resume from ({error}). "
             "Move it away or give another --output."

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from modelaudit.formats.text import plain_console
 from modelaudit.manifest import ManifestModel
 from modelaudit.report import Report
 
@@ -218,7 +218,7 @@ def evaluation_text(evaluation: Evaluation, quiet: bool = False) -> str:
     summary = f"detected {detections}   false alarms {alarms}   AUC {_number(auc)}"
     if quiet:
         return summary + "\n"
-    console = Console(width=110, color_system=None, force_terminal=False)
+    console = plain_console(110)
     with console.capture() as capture:
         console.print(_attack_table(evaluation))
         console.print(f"\n{summary}")
@@ -229,9 +229,22 @@ def evaluation_text(evaluation: Evaluation, quiet: bool = False) -> str:
             f"{len(finished)} models, {passes:,.0f} image-passes, {seconds:,.0f} s of scans; "
             f"intervals are 95 % Clopper-Pearson"
         )
+        console.print(_left_open(evaluation))
         for outcome in evaluation.errors:
             console.print(f"error: {outcome.name}: {outcome.error}")
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def _left_open(evaluation: Evaluation) -> str:
+    """How many scans gave no answer, and how they are counted."""
+    clean, backdoored = (
+        sum(o.verdict == "inconclusive" for o in group)
+        for group in (evaluation.clean, evaluation.backdoored)
+    )
+    return (
+        f"inconclusive: {clean} clean (not counted as refused), {backdoored} backdoored (counted "
+        f"as missed); failed: {len(evaluation.errors)} (in no count)"
+    )
 
 
 def _attack_table(evaluation: Evaluation) -> Table:

@@ -166,7 +166,7 @@ def choose(pool: CleanImages, predictions: Tensor, per_class: int, seed: int) ->
 
     The method (L-RED) assumes that the clean images are classified correctly, so a class with
     fewer correct images than asked for contributes just those. A class without any contributes
-    misclassified ones, with a warning.
+    misclassified ones; the preflight check ``misclassified`` warns of it.
 
     Args:
         pool: from ``load_pool``.
@@ -176,7 +176,6 @@ def choose(pool: CleanImages, predictions: Tensor, per_class: int, seed: int) ->
     """
     correct = (predictions.cpu() == pool.labels).tolist()
     picked: list[int] = []
-    warnings = list(pool.warnings)
     for index in pool.counts():
         ranked = sorted(
             (_rank(seed, index, pool.files[i]), i)
@@ -185,13 +184,8 @@ def choose(pool: CleanImages, predictions: Tensor, per_class: int, seed: int) ->
         )
         members = [i for _, i in ranked]
         right = [i for i in members if correct[i]]
-        if not right:
-            warnings.append(
-                f"The model classifies none of the {len(members)} images of class "
-                f"{pool.name(index)!r} correctly; misclassified ones are used for it."
-            )
         picked.extend((right or members)[:per_class])
-    return _select(replace(pool, warnings=tuple(warnings)), picked)
+    return _select(pool, picked)
 
 
 def _select(images: CleanImages, rows: Sequence[int]) -> CleanImages:

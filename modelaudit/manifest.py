@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelaudit.classifier import Preprocessing
-from modelaudit.errors import ManifestError
-from modelaudit.preprocess_options import explicit_preprocessing
+from modelaudit.errors import ManifestError, UsageError
+from modelaudit.preprocess_options import PreprocessOptions
 
 ALL_TO_ALL = "all-to-all"
 _LABELS = ("clean", "backdoored")
@@ -37,7 +36,7 @@ class ManifestModel:
     arch: str | None
     num_classes: int | None
     labels: Path | None
-    preprocessing: Preprocessing | None
+    preprocessing: PreprocessOptions
     entry: Mapping[str, Any]
 
     def is_right(self, found: tuple[int, ...]) -> bool:
@@ -78,6 +77,10 @@ def _model(manifest: Path, index: int, entry: Any) -> ManifestModel:
             raise ManifestError(f"{where}: the text {key!r} is missing.")
     if entry["label"] not in _LABELS:
         raise ManifestError(f"{where}: label {entry['label']!r}; expected {' or '.join(_LABELS)}.")
+    for key, kind in (("arch", str), ("num_classes", int), ("labels", str), ("attack", str)):
+        value = entry.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise ManifestError(f"{where}: {key} must be {kind.__name__}, found {value!r}.")
     folder = manifest.absolute().parent
     labels = entry.get("labels")
     return ManifestModel(
@@ -89,7 +92,7 @@ def _model(manifest: Path, index: int, entry: Any) -> ManifestModel:
         targets=_targets(where, entry.get("targets")),
         arch=entry.get("arch"),
         num_classes=entry.get("num_classes"),
-        labels=folder / labels if isinstance(labels, str) else None,
+        labels=folder / labels if labels else None,
         preprocessing=_preprocessing(where, entry.get("preprocess")),
         entry=entry,
     )
@@ -105,15 +108,16 @@ def _targets(where: str, value: Any) -> tuple[int, ...] | None:
     return tuple(value)
 
 
-def _preprocessing(where: str, value: Any) -> Preprocessing | None:
+def _preprocessing(where: str, value: Any) -> PreprocessOptions:
     """``NAME`` or ``{"mean": [...], "std": [...], "input_range": ..., "layout": ...}``."""
-    if value is None or value == "auto":
-        return None
-    if isinstance(value, str):
-        return explicit_preprocessing(name=value)
+    if value is None or isinstance(value, str):
+        value = {"name": value}
     known = {"name", "mean", "std", "input_range", "layout"}
     if not isinstance(value, dict) or not set(value) <= known:
         raise ManifestError(
             f"{where}: preprocess must be a name or an object with {', '.join(sorted(known))}."
         )
-    return explicit_preprocessing(**value)
+    try:
+        return PreprocessOptions.parse(**value)
+    except UsageError as error:
+        raise ManifestError(f"{where}: preprocess: {error}") from error

@@ -104,8 +104,24 @@ def check_class_count(classifier: Classifier) -> Check:
 
 def check_output_kind(classifier: Classifier) -> Check:
     """Are the outputs logits?"""
+    if classifier.without_softmax:
+        return make_check(
+            "output-kind",
+            "note",
+            "The model ends in a softmax and returns probabilities; the softmax was removed for "
+            "the search, which follows the logits before it.",
+            "",
+        )
     if classifier.outputs == "logits":
         return make_check("output-kind", "ok", "The outputs are logits.")
+    if classifier.outputs == "sigmoid":
+        return make_check(
+            "output-kind",
+            "note",
+            "The outputs lie in [0, 1] but do not sum to 1, as those of a sigmoid per class; they "
+            "are turned into logits by log(p / (1 - p)).",
+            "Give a model without its final sigmoid if you have one.",
+        )
     message = f"The outputs are {classifier.outputs}; they are turned into logits."
     return make_check("output-kind", "note", message)
 

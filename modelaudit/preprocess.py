@@ -10,18 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from modelaudit.classifier import Classifier, OutputKind, Preprocessing, recognise_outputs
-from modelaudit.errors import ModelAuditError, ModelFileError
+from modelaudit.errors import ModelFileError
 from modelaudit.images import CleanImages
-from modelaudit.loaders.types import Layout
-from modelaudit.preprocess_options import candidates, explicit_preprocessing, preprocessing_names
+from modelaudit.preprocess_options import (
+    PreprocessOptions,
+    candidates,
+    preprocessing_names,
+    resolve,
+)
 
 __all__ = [
     "CandidateResult",
     "PreprocessChoice",
+    "PreprocessOptions",
     "candidates",
     "choose_preprocessing",
-    "explicit_preprocessing",
     "preprocessing_names",
+    "resolve",
 ]
 
 # Enough to tell candidates apart; ImageNet-sized pools would take long on a CPU.
@@ -72,10 +77,9 @@ class PreprocessChoice:
 def choose_preprocessing(
     module: nn.Module | Callable[[Tensor], Tensor],
     pool: CleanImages,
-    layout: Layout | None,
+    options: Sequence[Preprocessing],
     device: torch.device | str = "cpu",
     num_classes: int | None = None,
-    options: Sequence[Preprocessing] | None = None,
 ) -> PreprocessChoice:
     """Measure the clean accuracy of every candidate and take the best.
 
@@ -85,11 +89,10 @@ def choose_preprocessing(
     Args:
         module: takes the preprocessed batch, returns raw outputs ``[B, K]``.
         pool: labelled clean images; at most 512, spread evenly, are used.
-        layout: as the model file states it, ``None`` if unknown.
+        options: what to try, simplest first, from :func:`resolve`; with a single one (the user's
+            own choice) this only measures it and recognises the outputs.
         device: where to compute.
         num_classes: K if it is known; a candidate that gives another number has failed.
-        options: what to try instead of the list for the pool's channels; with a single one (the
-            user's own choice) this only measures it and recognises the outputs.
 
     Raises:
         ModelFileError: every candidate failed.
@@ -98,11 +101,9 @@ def choose_preprocessing(
     pixels, labels = pool.pixels[::step], pool.labels[::step]
     tried: list[CandidateResult] = []
     outcomes: list[tuple[int, CandidateResult, Tensor]] = []
-    for candidate in options or candidates(pool.pixels.shape[1], layout):
+    for candidate in options:
         try:
             raw = _raw_outputs(module, candidate, pixels, device, num_classes)
-        except ModelAuditError:
-            raise
         # The module is the user's: a wrong layout can raise anything, and it is on record below.
         except Exception as error:
             tried.append(CandidateResult(candidate, None, _one_line(error)))

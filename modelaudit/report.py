@@ -66,7 +66,8 @@ class ModelReport:
         sha256: hex digest of the file.
         input_shape: ``(C, H, W)`` of the pixels.
         classes: names of the K outputs.
-        outputs: ``logits``, ``probabilities`` or ``log-probabilities``.
+        outputs: of the file: ``logits``, ``probabilities``, ``log-probabilities`` or ``sigmoid``
+            (one per class).
         reference_error: largest difference from the reference runtime's outputs, relative to the
             largest output; ``None`` where there is no reference.
     """

@@ -105,7 +105,7 @@ def _model(options: ScanOptions, suspect: Suspect, names: tuple[str, ...]) -> Mo
             input_range=used.input_range,
             channel_order=used.channel_order,
             layout=used.layout,
-            chosen="given" if options.preprocessing else "auto",
+            chosen="auto" if options.preprocessing.is_auto else "given",
             tried=tuple(TriedPreprocessing(t.name, t.accuracy, t.error) for t in choice.table),
         ),
         reference_error=suspect.reference_error,

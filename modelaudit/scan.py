@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,12 @@ from modelaudit.images import (
 )
 from modelaudit.loaders import LoadedModel, LoadOptions, load_model, sha256_of
 from modelaudit.preflight import PreflightReport, run_preflight
-from modelaudit.preprocess import PreprocessChoice, choose_preprocessing
+from modelaudit.preprocess import (
+    PreprocessChoice,
+    PreprocessOptions,
+    choose_preprocessing,
+    resolve,
+)
 from modelaudit.report import Report
 from modelaudit.reporting import environment_of, make_report
 from modelaudit.verdict import decide
@@ -48,7 +53,7 @@ class ScanOptions:
         clean_dir: folder with one folder of clean images per class.
         labels: file with the class names in output order.
         arch, num_classes: for weights without a graph; see :class:`LoadOptions`.
-        preprocessing: the user's own; ``None`` tries the usual ones.
+        preprocessing: what the user says about it; nothing tries the usual ones.
         image_size: ``(H, W)`` in pixels, where the model file does not state it.
         images_per_class: N, clean images per class.
         detectors: registered names; empty means the default set.
@@ -64,7 +69,7 @@ class ScanOptions:
     labels: Path | None = None
     arch: str | None = None
     num_classes: int | None = None
-    preprocessing: Preprocessing | None = None
+    preprocessing: PreprocessOptions = field(default_factory=PreprocessOptions)
     image_size: tuple[int, int] | None = None
     images_per_class: int = 8
     detectors: tuple[str, ...] = ()
@@ -166,13 +171,18 @@ def prepare(options: ScanOptions, progress: StageProgress) -> Suspect:
     folder = scan_folder(options.clean_dir, labels)
     progress("reading the clean images", 0.0)
     pool, choice = _fit_images(loaded, folder, options, device)
-    module = loaded.module
-    outputs = choice.outputs
+    module, outputs, without_softmax = loaded.module, choice.outputs, False
     if outputs == "probabilities" and loaded.logits_module is not None:
-        module, outputs = loaded.logits_module, "logits"
+        module, outputs, without_softmax = loaded.logits_module, "logits", True
     _, channels, height, width = pool.pixels.shape
     classifier = Classifier(
-        module, choice.num_classes, (channels, height, width), choice.preprocessing, outputs, device
+        module,
+        choice.num_classes,
+        (channels, height, width),
+        choice.preprocessing,
+        outputs,
+        device,
+        without_softmax,
     )
     predictions = classifier.predict(pool.pixels)
     chosen = choose(pool, predictions, options.images_per_class, options.seed)
@@ -187,29 +197,32 @@ def _fit_images(
     """The pool in the model's shape, and the preprocessing that fits.
 
     Where the file does not state its layout, its channels are a guess too, and others are tried.
+
+    Raises:
+        UsageError: the user's preprocessing has another number of channels than the model.
+        ModelFileError: the model accepts the images with no preprocessing.
+        ImagesError: ``--image-size`` contradicts the file, or the images cannot be read.
     """
+    given = options.preprocessing
+    if given.layout and loaded.layout:  # the file's is judged by its shape, so the user's wins
+        loaded = replace(loaded, layout=given.layout)
     channels, size = _stated_shape(loaded)
     own_channels, *own_size = native_shape(folder)
     size = _image_size(options.image_size, size, (own_size[0], own_size[1]))
     guesses = [channels] if channels and loaded.layout else [channels, own_channels, 3, 1]
-    failures = []
+    failures: list[ModelFileError | UsageError] = []
     for number in dict.fromkeys(filter(None, guesses)):
-        pool = load_pool(folder, number, size, options.images_per_class, options.seed)
-        given = options.preprocessing
         try:
-            choice = choose_preprocessing(
-                loaded.module,
-                pool,
-                loaded.layout,
-                device,
-                loaded.num_classes,
-                [given] if given else None,
-            )
-        except ModelFileError as error:
+            tried = resolve(given, number, loaded.layout)
+            pool = load_pool(folder, number, size, options.images_per_class, options.seed)
+            choice = choose_preprocessing(loaded.module, pool, tried, device, loaded.num_classes)
+        except (ModelFileError, UsageError) as error:
             failures.append(error)
             continue
         return pool, choice
-    raise failures[0]
+    # What the user gave must fit the model's channels; that it does not fit a guess says nothing.
+    of_the_model = (error for error in failures if isinstance(error, ModelFileError))
+    raise failures[0] if channels else next(of_the_model, failures[0])
 
 
 def _stated_shape(loaded: LoadedModel) -> tuple[int | None, tuple[int | None, int | None]]:
@@ -228,12 +241,17 @@ def _image_size(
     stated: tuple[int | None, int | None],
     own: tuple[int, int],
 ) -> tuple[int, int]:
-    """The size to give the images: the file's, else the user's, else the images' own."""
-    fixed = tuple(extent for extent in stated if extent is not None)
-    if asked and len(fixed) == 2 and asked != stated:
+    """The size to give the images: the file's, else the user's, else the images' own.
+
+    Raises:
+        ImagesError: the user's contradicts an extent that the file states.
+    """
+    if asked and any(own not in (None, wish) for own, wish in zip(stated, asked, strict=True)):
+        found = "x".join("any" if extent is None else str(extent) for extent in stated)
+        fitting = "x".join(str(own or wish) for own, wish in zip(stated, asked, strict=True))
         raise ImagesError(
             f"--image-size {asked[0]}x{asked[1]} contradicts the model file, whose input is "
-            f"{stated[0]}x{stated[1]} (height x width). Leave --image-size out."
+            f"{found} (height x width). Leave --image-size out or give {fitting}."
         )
     fallback = asked or own
     return stated[0] or fallback[0], stated[1] or fallback[1]
@@ -249,6 +267,8 @@ def _reference_error(
 ) -> float | None:
     """Largest difference from the reference runtime on the clean images, relative.
 
+    Outputs that are NaN or infinite on both sides agree; preflight judges them.
+
     Raises:
         ModelMismatchError: it is larger than ``MAX_REFERENCE_ERROR``.
     """
@@ -259,8 +279,10 @@ def _reference_error(
         x = preprocessing(pixels)
         expected = torch.from_numpy(loaded.reference(x.contiguous().numpy())).double()
         found = module(x.to(device)).cpu().double()
-        difference = (found - expected).abs().max() / expected.abs().max().clamp_min(1e-6)
-        worst = max(worst, float(difference.nan_to_num(nan=torch.inf)))
+        same = (found == expected) | (found.isnan() & expected.isnan())
+        difference = (found - expected).abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
+        size = expected.abs().where(expected.isfinite(), 0.0).max().clamp_min(1e-6)
+        worst = max(worst, float(difference.where(~same, 0.0).max() / size))
     if worst > MAX_REFERENCE_ERROR:
         raise ModelMismatchError(
             f"The imported {loaded.format} model does not compute what the reference runtime "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from modelaudit.classifier import Classifier, Preprocessing, recognise_outputs
+from modelaudit.classifier import Classifier, Preprocessing, recognise_outputs, to_logits
 
 
 class Echo(nn.Module):
@@ -44,6 +46,7 @@ def test_outputs_are_recognised(scale: float) -> None:
     assert recognise_outputs(logits) == "logits"
     assert recognise_outputs(logits.softmax(1)) == "probabilities"
     assert recognise_outputs(logits.log_softmax(1)) == "log-probabilities"
+    assert recognise_outputs(logits.sigmoid()) == "sigmoid"
 
 
 def test_probabilities_keep_their_order_and_gradient() -> None:
@@ -55,6 +58,21 @@ def test_probabilities_keep_their_order_and_gradient() -> None:
     log_p = classifier(x).log_softmax(1)
     (gradient,) = torch.autograd.grad(log_p[0, 1], x)
     assert gradient.flatten().tolist() == pytest.approx([-1.0, 1.0, 0.0], abs=1e-3)
+
+
+def test_sigmoids_become_their_logits_with_the_gradient() -> None:
+    """From 1e-26 to a probability that is rounded up to 1."""
+    x = torch.tensor([-60.0, 0.5, 8.0, 60.0]).view(1, 4, 1, 1).requires_grad_()
+    classifier = Classifier(
+        nn.Sequential(nn.Flatten(), nn.Sigmoid()), 4, (4, 1, 1), outputs="sigmoid"
+    )
+    logits = classifier(x)
+    assert logits[0].tolist() == pytest.approx([-60.0, 0.5, 8.0, 24 * math.log(2)], abs=1e-3)
+    (gradient,) = torch.autograd.grad(logits.sum(), x)
+    assert gradient.flatten().tolist() == pytest.approx([1.0, 1.0, 1.0, 0.0], abs=1e-3)
+    ends = torch.tensor([[0.0, 1.0]]).requires_grad_()
+    (gradient,) = torch.autograd.grad(to_logits(ends, "sigmoid").sum(), ends)
+    assert gradient.isfinite().all()
 
 
 def test_cost_counts_forward_and_backward() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,9 @@ from tests.conftest import BUNDLED
 
 MODEL = sorted(BUNDLED.glob("*.onnx"))[0]
 IMAGES = BUNDLED / "images"
+MANIFEST = BUNDLED / "manifest.json"
+#: Two steps find no pattern (inconclusive), but everything around the search runs.
+SHORT = ["--detector", "l-red", "--set", "l-red.tau_max=2"]
 
 
 def scan(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
@@ -148,10 +152,63 @@ def test_wrong_images_are_inconclusive_and_reported(
     assert '"inconclusive"' in output.read_text()
 
 
+def test_output_that_cannot_be_written_is_noticed_before_the_scan(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "folder.json").mkdir()
+    for command in (["scan", str(MODEL), "--clean-dir", str(IMAGES)], ["evaluate", str(MANIFEST)]):
+        for bad in (tmp_path / "folder.json", tmp_path / "no" / "r.json"):
+            assert __main__.run([*command, "--output", str(bad)]) == 2
+            assert "folder" in capsys.readouterr().err
+
+
+def test_one_bad_output_does_not_lose_the_others(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "check_writable", lambda path: None)
+    good = tmp_path / "good.json"
+    arguments = ["scan", str(MODEL), "--clean-dir", str(IMAGES), *SHORT]
+    arguments += ["--output", str(tmp_path / "no" / "bad.json"), "--output", str(good)]
+    assert __main__.run(arguments) == 2
+    captured = capsys.readouterr()
+    assert good.exists()
+    assert "INCONCLUSIVE" in captured.out
+    assert "bad.json" in captured.err
+
+
+def test_names_are_text_not_markup(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    labels, model = tmp_path / "labels.txt", tmp_path / "model[v2].onnx"
+    labels.write_text("".join(f"class[/b] {k} :smile:\n" for k in range(10)))
+    model.write_bytes(MODEL.read_bytes())
+    arguments = ["scan", str(model), "--clean-dir", str(IMAGES), "--labels", str(labels), *SHORT]
+    assert __main__.run(arguments) == 3
+    assert "model[v2].onnx" in capsys.readouterr().out.replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_narrow_terminals_get_plain_characters(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "modelaudit", "scan", MODEL, "--clean-dir", IMAGES, *SHORT],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 3, done.stderr
+    assert b"+---" in done.stdout
+
+
+def test_accuracy_floor_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = scan(capsys, MODEL, "--clean-dir", IMAGES, *SHORT, "--accuracy-floor", "0.99")
+    assert code == 3
+    code, error = scan(capsys, MODEL, "--clean-dir", IMAGES, "--accuracy-floor", "2")
+    assert code == 2
+    assert "--accuracy-floor" in error
+
+
 def test_uncaught_exception_never_exits_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for error in (RuntimeError("boom"), SystemExit(1), MemoryError(), KeyError("x")):
+    for error in (RuntimeError("boom"), SystemExit(1), MemoryError(), OSError("full")):
 
         def fail(*_: object, error: BaseException = error) -> int:
             raise error

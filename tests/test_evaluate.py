@@ -12,6 +12,7 @@ from modelaudit import __main__, evaluate
 from modelaudit.errors import ManifestError
 from modelaudit.evaluation import Count, DetectorOutcome, Evaluation, Outcome, evaluation_text
 from modelaudit.manifest import read_manifest
+from modelaudit.preprocess_options import PreprocessOptions
 from tests.conftest import BUNDLED, bundled_models
 
 
@@ -104,6 +105,33 @@ BAD_MANIFESTS: list[tuple[Any, str]] = [
         "targets",
     ),
 ]
+
+_ENTRY = {"name": "a", "file": "f", "clean_dir": "d", "label": "clean"}
+BAD_MANIFESTS += [
+    ({"models": [{**_ENTRY, "preprocess": value}]}, words)
+    for value, words in (
+        ("imagnet", r"models\[0\]: preprocess: .*did you mean 'imagenet'"),
+        ({"mean": 0.5}, r"models\[0\]: preprocess: --mean takes numbers"),
+        ({"std": [0.0]}, r"models\[0\]: preprocess: --std must be above 0"),
+        ({"size": 3}, "must be a name or an object"),
+        (3, "must be a name or an object"),
+    )
+]
+
+
+def test_preprocessing_of_a_manifest_is_kept_as_given(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    cases: list[tuple[Any, PreprocessOptions]] = [
+        (None, PreprocessOptions()),
+        ("auto", PreprocessOptions()),
+        ("imagenet", PreprocessOptions("imagenet")),
+        ({"layout": "NHWC"}, PreprocessOptions(layout="NHWC")),
+        ({"mean": [0.1, 0.2, 0.3]}, PreprocessOptions(mean=(0.1, 0.2, 0.3))),
+    ]
+    for value, expected in cases:
+        path.write_text(json.dumps({"models": [{**_ENTRY, "preprocess": value}]}))
+        (model,) = read_manifest(path)
+        assert model.preprocessing == expected
 
 
 @pytest.mark.parametrize(("content", "words"), BAD_MANIFESTS)

@@ -247,3 +247,21 @@ def test_notes_on_images_and_outputs():
     assert check(report, "output-kind").status == "note"
     assert report.worst == "note"
     assert {c.name for c in report.by_status("note")} == {"resized", "few-images", "output-kind"}
+
+
+def test_a_softmax_that_was_removed_is_noted():
+    classifier = Classifier(Brightest(), K, (1, 1, K), without_softmax=True)
+    images = make_images(FOUR_EACH)
+    found = check(run_preflight(classifier, images, images, 4), "output-kind")
+    assert found.status == "note"
+    assert "ends in a softmax" in found.message
+    assert "removed for the search" in found.message
+    assert found.advice == ""
+
+
+def test_sigmoids_are_noted():
+    report = report_for(nn.Sequential(Brightest(), nn.Sigmoid()), outputs="sigmoid")
+    found = check(report, "output-kind")
+    assert (found.status, report.worst) == ("note", "note")
+    assert "sigmoid per class" in found.message
+    assert "without its final sigmoid" in found.advice

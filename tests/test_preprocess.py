@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from modelaudit.classifier import Preprocessing
-from modelaudit.errors import ModelFileError, UnsupportedOperatorError, UsageError
+from modelaudit.errors import ModelFileError, UsageError
 from modelaudit.images import CleanImages
 from modelaudit.preprocess import (
+    PreprocessOptions,
     candidates,
     choose_preprocessing,
-    explicit_preprocessing,
     preprocessing_names,
+    resolve,
 )
 
 
@@ -59,7 +60,7 @@ def knows(preprocessing: Preprocessing, channels: int = 3) -> tuple[nn.Module, C
 def test_every_candidate_is_found_when_it_is_right(channels):
     for candidate in candidates(channels, "NCHW"):
         module, pool = knows(candidate, channels)
-        choice = choose_preprocessing(module, pool, "NCHW")
+        choice = choose_preprocessing(module, pool, candidates(channels, "NCHW"))
         assert choice.preprocessing == candidate
         assert choice.accuracy == 1.0
         assert choice.num_classes == 60
@@ -88,7 +89,7 @@ def test_nhwc_is_found_and_failures_are_on_record(layout):
     pool = colours()
     pool = make_pool(pool.pixels, torch.arange(len(pool)))
     module = Nearest(pool, Preprocessing(layout="NHWC"))
-    choice = choose_preprocessing(module, pool, layout)
+    choice = choose_preprocessing(module, pool, candidates(3, layout))
     assert choice.preprocessing.layout == "NHWC"
     assert choice.accuracy == 1.0
     if layout is None:
@@ -113,22 +114,28 @@ def thresholded(n: int, needed_for_second: int) -> tuple[nn.Module, CleanImages]
 
 def test_one_image_does_not_beat_a_simpler_candidate_but_two_do():
     for extra, expected in ((1, "as-is"), (2, "half")):
-        choice = choose_preprocessing(*thresholded(20, extra), "NCHW")
+        choice = choose_preprocessing(*thresholded(20, extra), candidates(4, "NCHW"))
         assert choice.preprocessing.name == expected
         assert [round(c.accuracy * 20) for c in choice.table[:2]] == [20 - extra, 20]
-    assert choose_preprocessing(*thresholded(20, 1), "NCHW").accuracy == 0.95
+    assert choose_preprocessing(*thresholded(20, 1), candidates(4, "NCHW")).accuracy == 0.95
 
 
 def test_output_kinds():
     module, pool = knows(Preprocessing())
-    for last, kind in ((nn.Softmax(1), "probabilities"), (nn.LogSoftmax(1), "log-probabilities")):
-        choice = choose_preprocessing(nn.Sequential(module, last), pool, "NCHW")
+    for last, kind in (
+        (nn.Softmax(1), "probabilities"),
+        (nn.LogSoftmax(1), "log-probabilities"),
+        (nn.Sigmoid(), "sigmoid"),
+    ):
+        choice = choose_preprocessing(nn.Sequential(module, last), pool, candidates(3, "NCHW"))
         assert choice.outputs == kind
 
 
 def test_large_pools_are_sampled_evenly():
     pool = make_pool(torch.zeros(1200, 1, 1, 1), torch.arange(1200) // 400)
-    choice = choose_preprocessing(lambda x: torch.eye(3)[:1].expand(len(x), 3), pool, "NCHW")
+    choice = choose_preprocessing(
+        lambda x: torch.eye(3)[:1].expand(len(x), 3), pool, candidates(1, "NCHW")
+    )
     assert choice.images == 400
     assert choice.accuracy == pytest.approx(1 / 3, abs=0.01)
 
@@ -136,27 +143,32 @@ def test_large_pools_are_sampled_evenly():
 def test_when_every_candidate_fails_the_message_says_why():
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 10))
     with pytest.raises(ModelFileError, match=r"\[3, 4, 5\].*8 preprocessings.*mat1"):
-        choose_preprocessing(module, colours(), "NCHW")
+        choose_preprocessing(module, colours(), candidates(3, "NCHW"))
     with pytest.raises(ModelFileError, match=r"outputs \[60, K\] expected, got \[60, 3, 4, 5\]"):
-        choose_preprocessing(nn.Identity(), colours(), "NCHW")
+        choose_preprocessing(nn.Identity(), colours(), candidates(3, "NCHW"))
     module, pool = knows(Preprocessing())
     with pytest.raises(ModelFileError, match="10 outputs expected, got 60"):
-        choose_preprocessing(module, pool, "NCHW", num_classes=10)
+        choose_preprocessing(module, pool, candidates(3, "NCHW"), num_classes=10)
 
 
-def test_an_error_of_ours_is_not_taken_for_a_failed_candidate():
+def test_a_candidate_that_an_onnx_graph_refuses_does_not_end_the_list():
+    right, pool = knows(Preprocessing(layout="NHWC"))
+
     def module(x: Tensor) -> Tensor:
-        raise UnsupportedOperatorError("Det")
+        if x.shape[3] != 3:
+            raise ModelFileError("ONNX node Conv failed on inputs [60, 3, 4, 5]")
+        return right(x)
 
-    with pytest.raises(UnsupportedOperatorError):
-        choose_preprocessing(module, colours(), "NCHW")
+    choice = choose_preprocessing(module, pool, candidates(3, None))
+    assert choice.preprocessing.layout == "NHWC"
+    assert choice.table[0].error == "ONNX node Conv failed on inputs [60, 3, 4, 5]"
 
 
 def test_a_given_preprocessing_is_only_measured():
     module, pool = knows(Preprocessing())
-    given = explicit_preprocessing(name="imagenet")
-    choice = choose_preprocessing(module, pool, "NCHW", options=[given])
-    assert choice.preprocessing == given
+    options = resolve(PreprocessOptions("imagenet"), 3, "NCHW")
+    choice = choose_preprocessing(module, pool, options)
+    assert choice.preprocessing == options[0]
     assert len(choice.table) == 1
     assert choice.accuracy < 0.5
 
@@ -164,15 +176,53 @@ def test_a_given_preprocessing_is_only_measured():
 # What the user gives --------------------------------------------------------------------------
 
 
-def test_explicit_options():
-    given = explicit_preprocessing("0.485,0.456, 0.406", (0.2, 0.2, 0.2), "0-255", "NHWC")
-    assert given == Preprocessing(
-        "explicit", (0.485, 0.456, 0.406), (0.2, 0.2, 0.2), "0-255", layout="NHWC"
+def test_options_are_kept_as_given():
+    given = PreprocessOptions.parse("auto", "0.485,0.456, 0.406", [0.2, 0.2, 0.2], "0-255", "NHWC")
+    means, deviations = (0.485, 0.456, 0.406), (0.2, 0.2, 0.2)
+    assert given == PreprocessOptions(None, means, deviations, "0-255", "NHWC")
+    assert resolve(given, 3, "NCHW") == (
+        Preprocessing("explicit", means, deviations, "0-255", layout="NHWC"),
     )
-    assert explicit_preprocessing() == Preprocessing("explicit")
-    assert explicit_preprocessing(mean="0.5", channels=3).mean == (0.5,)
-    by_name = explicit_preprocessing(name="mnist", layout="NHWC", channels=1)
-    assert (by_name.mean, by_name.layout) == ((0.1307,), "NHWC")
+    assert PreprocessOptions.parse() == PreprocessOptions.parse("auto") == PreprocessOptions()
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", None])
+@pytest.mark.parametrize("own", ["NCHW", "NHWC", None])
+def test_the_layout_is_the_users_else_the_files(layout, own):
+    assert resolve(PreprocessOptions(layout=layout), 3, own) == candidates(3, layout or own)
+    for given in (
+        PreprocessOptions("imagenet", layout=layout),
+        PreprocessOptions(mean=(0.5,), layout=layout),
+        PreprocessOptions(input_range="0-255", layout=layout),
+    ):
+        (only,) = resolve(given, 3, own)
+        assert only.layout == (layout or own or "NCHW")
+        assert not given.is_auto
+
+
+def test_a_layout_alone_leaves_the_choice_to_auto():
+    assert PreprocessOptions().is_auto
+    assert PreprocessOptions.parse("auto", layout="NHWC").is_auto
+
+
+def test_one_number_is_for_all_channels_and_the_rest_has_its_default():
+    (given,) = resolve(PreprocessOptions(std=(0.5,)), 4, None)
+    assert given == Preprocessing("explicit", std=(0.5,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "channels", "said"),
+    [
+        ({"mean": "1,1,1"}, 1, "--mean takes 1 number for a model with 1 channel, found 3"),
+        ({"std": "1,1,1"}, 4, "--std takes 1 or 4 numbers for a model with 4 channels, found 3"),
+        ({"name": "imagenet"}, 1, "no preprocessing 'imagenet' for a model with 1 channel;"),
+        ({"name": "mnist"}, 3, "no preprocessing 'mnist' for a model with 3 channels"),
+    ],
+)
+def test_options_that_do_not_fit_the_channels(arguments, channels, said):
+    given = PreprocessOptions.parse(**arguments)
+    with pytest.raises(UsageError, match=said):
+        resolve(given, channels, "NCHW")
 
 
 @pytest.mark.parametrize(
@@ -180,8 +230,9 @@ def test_explicit_options():
     [
         ({"mean": "0.5,x"}, "--mean takes numbers separated by commas"),
         ({"mean": ""}, "--mean takes numbers"),
-        ({"mean": "0.5,0.5"}, "--mean takes 1 or 3 or 4 numbers; got 2"),
-        ({"std": "1,1,1", "channels": 1}, "--std takes 1 numbers; got 3"),
+        ({"mean": 0.5}, "--mean takes numbers"),
+        ({"mean": "0.5,0.5"}, "--mean takes 1, 3 or 4 numbers; found 2"),
+        ({"std": []}, "--std takes 1, 3 or 4 numbers; found 0"),
         ({"std": "0"}, "--std must be above 0"),
         ({"std": "-0.5"}, "--std must be above 0"),
         ({"std": "nan"}, "--std must be above 0"),
@@ -190,11 +241,11 @@ def test_explicit_options():
         ({"input_range": "0-1.0"}, "--input-range is 0-1 or 0-255"),
         ({"layout": "HWC"}, "--layout is NCHW or NHWC"),
         ({"name": "imagnet"}, "did you mean 'imagenet'"),
-        ({"name": "imagenet", "channels": 1}, "no preprocessing 'imagenet' for 1-channel"),
+        ({"name": 5}, "no preprocessing 5"),
         ({"name": "imagenet", "mean": "0.5"}, "drop it or --mean"),
         ({"name": "imagenet", "input_range": "0-255"}, "drop it or --input-range"),
     ],
 )
-def test_bad_options(arguments, said):
+def test_bad_options_fail_before_the_model_is_known(arguments, said):
     with pytest.raises(UsageError, match=said):
-        explicit_preprocessing(**arguments)
+        PreprocessOptions.parse(**arguments)

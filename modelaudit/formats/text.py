@@ -25,10 +25,22 @@ _PLAIN_WIDTH = 100
 
 def render_text(report: Report) -> str:
     """Plain text of at most 100 columns, without colours."""
-    console = Console(width=_PLAIN_WIDTH, color_system=None, force_terminal=False)
+    console = plain_console(_PLAIN_WIDTH)
     with console.capture() as capture:
         console.print(renderable(report))
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+
+
+def plain_console(width: int) -> Console:
+    """A console without colours, on which text is text: no markup, no emoji codes."""
+    return Console(
+        width=width,
+        color_system=None,
+        force_terminal=False,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
 
 
 def renderable(report: Report) -> RenderableType:

@@ -65,7 +65,7 @@ def load_onnx(path: Path, options: LoadOptions) -> LoadedModel:
         layout=signature.layout,
         num_classes=signature.num_classes or scores.shape[1],
         logits_module=_logits_module(graph, adapter, images, scores),
-        reference=OnnxRuntimeReference(path, signature.output, signature.batch),
+        reference=OnnxRuntimeReference(path, signature.output, signature.batch, external),
         notes=tuple(notes),
         details=details,
     )

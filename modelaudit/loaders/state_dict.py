@@ -107,6 +107,8 @@ def _build(
     num_classes: int | None,
     file_format: str,
 ) -> LoadedModel:
+    # A number that is guessed from the wrong file would mislead, so the message leaves it out.
+    asked = f" with {num_classes} classes" if num_classes is not None else ""
     if num_classes is None:
         num_classes = _infer_classes(architecture, weights)
     module = architecture.build(num_classes)
@@ -117,8 +119,7 @@ def _build(
     if problems:
         lines = "\n  ".join(problems)
         raise ModelFileError(
-            f"The weights in {path} do not fit --arch {architecture.name}"
-            f"{f' with {num_classes} classes' if num_classes else ''}:\n  {lines}\n"
+            f"The weights in {path} do not fit --arch {architecture.name}{asked}:\n  {lines}\n"
             "Give the architecture that the weights were trained with."
         )
     module.load_state_dict({key: weights[key] for key in wanted if key in weights}, strict=False)
@@ -193,9 +194,8 @@ def _check_channels(
 
 def _mismatch(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
     """At most 10 lines on what is missing, left over or of another shape; empty if it fits."""
-    # Older files lack these counters; they do not matter in eval mode.
-    missing = [k for k in wanted if k not in weights and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in weights if k not in wanted]
+    missing = [k for k in wanted if k not in weights and not _is_counter(k)]
+    unexpected = [k for k in weights if k not in wanted and not _is_counter(k)]
     shapes = [
         f"{k}: {list(weights[k].shape)} in the file, {list(wanted[k].shape)} expected"
         for k in wanted
@@ -208,6 +208,11 @@ def _mismatch(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> li
     if total > len(lines):
         lines.append(f"... {total - len(lines)} more of {len(wanted)} expected tensors")
     return lines
+
+
+def _is_counter(key: str) -> bool:
+    """BatchNorm's counters: older files lack them, and they do not matter in eval mode."""
+    return key.endswith("num_batches_tracked")
 
 
 def _first(error: Exception) -> str:

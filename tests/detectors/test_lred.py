@@ -78,6 +78,20 @@ def test_subset_of_source_classes_is_enough() -> None:
     assert set(result.sources) == {0, 1, 2, 3}
 
 
+def test_target_without_any_source_is_not_searched() -> None:
+    data = planted()
+    keep = data.labels == 3
+    data = DetectorInput(data.classifier, data.pixels[keep], data.labels[keep], data.generator)
+    result = LRed()(data)
+    assert 3 not in {one.target for one in result.classes}
+    assert "target 3 was not searched" in result.notes[0]
+
+
+def test_settings_in_the_result_are_the_ones_used() -> None:
+    used = LRed(schedule="paper", tau_max=2)(planted()).settings
+    assert (used["delta"], used["growth"], used["refine"], used["tau_max"]) == (1e-4, 0.0, 0, 2)
+
+
 def test_settings_from_text() -> None:
     detector = registry.build("l-red", {"schedule": "paper", "pi": "0.8", "refine": "2"})
     assert detector == LRed(schedule="paper", pi=0.8, refine=2)
@@ -96,6 +110,7 @@ def test_settings_from_text() -> None:
         ("l-red", {"schedule": "slow"}, "one of: fast, paper"),
         ("l-red", {"embedding": "magic"}, "one of: additive, sparse"),
         ("l-red", {"delta": "-1"}, "negative"),
+        ("l-red", {"growth": "inf"}, "finite"),
         ("l-red", {"refine": "2.5"}, "type int"),
     ],
 )

@@ -20,7 +20,7 @@ from detectors.order_statistic import (
 
 def test_fit_is_the_maximum_likelihood_fit() -> None:
     r = np.random.default_rng(0).gamma(4.0, 0.3, size=60)
-    shape, scale = fit_gamma(r)
+    shape, scale = fit_gamma(r.mean(), np.log(r).mean())
     expected_shape, _, expected_scale = stats.gamma.fit(r, floc=0)
     assert shape == pytest.approx(expected_shape, rel=1e-4)
     assert scale == pytest.approx(expected_scale, rel=1e-4)
@@ -91,7 +91,7 @@ def test_plugin_p_raises_too_many_false_alarms() -> None:
 
 @pytest.mark.parametrize("classes", [4, 5, 10, 43, 200])
 def test_calibration_is_monotone_down_to_nothing(classes: int) -> None:
-    table = null_table(classes, classes - 1)
+    table = null_table(classes)
     log_p = np.concatenate([-np.geomspace(1e6, 1e-6, 400), [0.0]])
     p = np.array([table.calibrate(float(x)) for x in log_p])
     assert (np.diff(p) >= 0).all()
@@ -100,9 +100,9 @@ def test_calibration_is_monotone_down_to_nothing(classes: int) -> None:
 
 
 def test_shipped_table_agrees_with_a_fresh_simulation() -> None:
-    fresh = simulate(10, 9, 100_000, seed=7)
+    fresh = simulate(10, 1, 0, 100_000, seed=7)
     where = np.searchsorted(LEVELS, [0.01, 0.05, 0.5])
-    shipped = null_table(10, 9).quantiles[where]
+    shipped = null_table(10).quantiles[where]
     assert fresh.quantiles[where] == pytest.approx(shipped, rel=0.05)
 
 
@@ -112,15 +112,15 @@ def test_unknown_count_is_simulated_once_and_cached(
     monkeypatch.setenv("MODELAUDIT_CACHE", str(tmp_path))
     monkeypatch.setattr(calibration, "CACHED_DRAWS", 2000)
     null_table.cache_clear()
-    first = null_table(71, 70)
+    first = null_table(71)
     monkeypatch.setattr(calibration, "simulate", lambda *_: pytest.fail("not read from the cache"))
     null_table.cache_clear()
-    assert np.array_equal(null_table(71, 70).quantiles, first.quantiles)
+    assert np.array_equal(null_table(71).quantiles, first.quantiles)
     null_table.cache_clear()
 
 
 def test_levels_map_to_themselves() -> None:
-    table = null_table(10, 9)
+    table = null_table(10)
     p = [table.calibrate(float(q)) for q in table.quantiles]
     assert p == pytest.approx(LEVELS.tolist(), rel=1e-3)
     assert isinstance(table, NullTable)
@@ -144,27 +144,41 @@ def test_degenerate_statistics_give_a_reason_not_a_number(r: list[float], words:
     assert result.p_calibrated is None
 
 
-def test_targets_without_a_pattern_stay_out_of_the_test() -> None:
-    r = np.array([0.5, 0.6, 0.55, 0.7, 0.0, 0.45, 0.0, 0.9])
-    result, rest = order_statistic_test(r), order_statistic_test(r[r > 0])
-    assert result.index == 7
-    assert result.p_plugin == rest.p_plugin
-    assert result.p_calibrated == rest.p_calibrated
-
-
-@pytest.mark.parametrize(("count", "fitted"), [(12, 9), (11, 8), (90, 81)])
-def test_null_of_groups_is_uniform(count: int, fitted: int) -> None:
-    table = simulate(count, fitted, 20_000)
-    rng = np.random.default_rng(0)
-    group = count - fitted
+@pytest.mark.parametrize(("classes", "missing"), [(10, 1), (10, 4), (20, 6)])
+def test_calibrated_p_is_uniform_when_the_smallest_statistics_are_unknown(
+    classes: int, missing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest patterns are the ones that a search does not find: not an iid subset."""
+    monkeypatch.setattr(calibration, "CACHED_DRAWS", 50_000)
+    null_table.cache_clear()
     p = []
-    for r in rng.gamma(5.0, size=(1500, count)):
-        groups = np.minimum(np.arange(count) // group, (count - 1) // group)
-        best = groups[r.argmax()]
-        shape, scale = fit_gamma(r[groups != best])
-        log_p = log_plugin_p(r.max(keepdims=True), shape, scale, count)
-        p.append(table.calibrate(float(log_p[0])))
-    assert stats.kstest(p, "uniform").pvalue > 0.001
+    for r in np.random.default_rng(missing).gamma(5.0, size=(1500, classes)):
+        r[np.argsort(r)[:missing]] = 0
+        p.append(order_statistic_test(r).p_calibrated)
+    null_table.cache_clear()
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize(("count", "group"), [(12, 3), (90, 9)])
+def test_calibrated_p_of_class_pairs_is_uniform(
+    count: int, group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "CACHED_DRAWS", 50_000)
+    null_table.cache_clear()
+    groups = np.arange(count) // group
+    draws = np.random.default_rng(0).gamma(5.0, size=(1500, count))
+    p = [order_statistic_test(r, groups).p_calibrated for r in draws]
+    null_table.cache_clear()
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_targets_without_a_pattern_stay_out_of_the_fit() -> None:
+    r = np.array([0.5, 0.6, 0.55, 0.7, 0.0, 0.45, 0.9])
+    result = order_statistic_test(r)
+    shape, _, scale = stats.gamma.fit(r[[0, 1, 2, 3, 5]], floc=0)
+    assert result.index == 6
+    assert result.shape == pytest.approx(shape, rel=1e-4)
+    assert result.p_plugin == pytest.approx(1 - stats.gamma.cdf(0.9, shape, scale=scale) ** 7)
 
 
 def test_group_of_the_maximum_stays_out_of_the_null() -> None:

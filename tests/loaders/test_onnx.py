@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from modelaudit.errors import ModelFileError, UnsupportedOperatorError
 from modelaudit.loaders.onnx_file import load_onnx
 from modelaudit.loaders.onnx_graph import build_graph
+from modelaudit.loaders.onnx_graph.read import uses_external_data
 from modelaudit.loaders.types import LoadedModel, LoadOptions
 from tests.loaders.onnx_files import classifier, load, model, value
 
@@ -354,3 +355,60 @@ def test_node_that_fails_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(proto.SerializeToString())
     assert "node bad" in refused(path)
+
+
+@pytest.mark.parametrize("batch", ["batch", 1, 2])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["one class", "all"])
+def test_outputs_that_are_not_finite_are_no_fault_of_the_import(
+    batch: int | str, bad: float, part: str, tmp_path: Path
+) -> None:
+    offset = np.full(5, bad, np.float32)
+    if part == "one class":
+        offset[1:] = 0
+    tail = [helper.make_node("Add", ["logits", "offset"], ["scores"])]
+    outputs = [value("scores", [batch, 5])]
+    shape = (batch, 3, 8, 8)
+    loaded = load(classifier(tail, outputs, shape, weights={"offset": offset}), tmp_path)
+    assert loaded.notes == ()
+    assert_agrees(loaded)
+
+
+def test_scores_that_are_mixed_up_are_found_beside_nan(tmp_path: Path) -> None:
+    """A batch of 1 whose scores are NaN for one class still needs its reshape freed."""
+    offset = np.array([np.nan, 0, 0, 0, 0], np.float32)
+    tail = [
+        helper.make_node("Reshape", ["logits", "shape"], ["flat scores"]),
+        helper.make_node("Add", ["flat scores", "offset"], ["scores"]),
+    ]
+    weights = {"shape": np.array([1, -1]), "offset": offset}
+    outputs = [value("scores", [1, 5])]
+    assert_agrees(load(classifier(tail, outputs, (1, 3, 8, 8), weights=weights), tmp_path))
+
+
+def not_utf8(folder: Path) -> Path:
+    """A file name that is not UTF-8, where the file system can hold one."""
+    path = folder / "model\udcff.onnx"
+    try:
+        path.touch()
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("the file system takes UTF-8 names only")
+    return path
+
+
+def test_file_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = not_utf8(tmp_path)
+    path.write_bytes(classifier().SerializeToString())
+    assert_agrees(load_onnx(path, LoadOptions()))
+    raw = onnx.numpy_helper.to_array(classifier().graph.initializer[0]).tobytes()
+    (tmp_path / "weights.bin").write_bytes(raw)
+    path.write_bytes(with_external_data("weights.bin").SerializeToString())
+    assert "rename the file" in refused(path)
+
+
+def test_external_data_of_a_constant_node_is_noticed() -> None:
+    proto = with_external_data("weights.bin")
+    tensor = proto.graph.initializer.pop(0)
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=tensor))
+    assert uses_external_data(proto)
+    assert not uses_external_data(classifier())

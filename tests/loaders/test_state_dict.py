@@ -166,6 +166,16 @@ def test_wrong_num_classes(tmp_path):
         load_model(path, options)
 
 
+def test_a_guessed_number_of_classes_and_counters_are_not_in_the_message(tmp_path):
+    weights = {"layer.weight": torch.zeros(32, 2), "bn.num_batches_tracked": torch.tensor(0)}
+    with pytest.raises(ModelFileError) as caught:
+        load_model(save(weights, tmp_path / "m.pth"), SMALL)
+    message = str(caught.value)
+    assert f"do not fit --arch {SMALL.arch}:\n" in message
+    assert "32 classes" not in message
+    assert "num_batches_tracked" not in message
+
+
 def test_wrong_number_of_channels(tmp_path):
     path = save(Small(channels=3).state_dict(), tmp_path / "m.pth")
     with pytest.raises(ModelFileError, match=r"\(z_conv.weight\) takes 3 channels.* 1\."):

@@ -8,7 +8,7 @@ import onnx
 import onnx.external_data_helper
 
 from modelaudit.errors import ModelFileError
-from modelaudit.loaders.onnx_graph.build import opsets, require_supported
+from modelaudit.loaders.onnx_graph.build import all_nodes, opsets, require_supported
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
@@ -19,7 +19,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
 
     Raises:
         ModelFileError: not an ONNX file, truncated, refused by ``onnx.checker``, or with external
-            data that is missing or outside the folder.
+            data that is missing, outside the folder or beside a file whose name is not UTF-8.
         UnsupportedOperatorError: operators that the importer does not implement.
     """
     model = _parse(path)
@@ -31,8 +31,11 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
         )
     require_supported(model)
     external = uses_external_data(model)
+    if external:
+        _require_utf8(path)
     try:
-        onnx.checker.check_model(str(path))
+        # By name the checker looks at the external data too, but it takes UTF-8 names only.
+        onnx.checker.check_model(str(path) if external else model)
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
     except Exception as error:  # the checker and the loader raise many unrelated types
         raise ModelFileError(
@@ -45,7 +48,14 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
 def uses_external_data(model: onnx.ModelProto) -> bool:
     """Whether any tensor is stored outside the file; loading the data clears the mark."""
     external = onnx.TensorProto.EXTERNAL
-    return any(tensor.data_location == external for tensor in model.graph.initializer)
+    graphs = [model.graph]
+    tensors: list[onnx.TensorProto] = []
+    for nodes in (all_nodes(model.graph), *(f.node for f in model.functions)):
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
+            graphs.append(attribute.g)
+            tensors += [attribute.t, *attribute.tensors]
+    tensors += [tensor for graph in graphs for tensor in graph.initializer]
+    return any(tensor.data_location == external for tensor in tensors)
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -54,6 +64,17 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception:  # inference is a convenience: models over 2 GB and odd operators fail it
         return model
+
+
+def _require_utf8(path: Path) -> None:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ModelFileError(
+            f"expected a UTF-8 file name for an ONNX model with external data, found "
+            f"{str(path)!a}; rename the file (and its folders) to a plain name, or save the model "
+            "in a single file"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -18,10 +18,13 @@ class OnnxRuntimeReference:
         path: the ONNX file.
         output: name of the output to return.
         batch: the batch size that the file states; None if any.
+        external: whether the file has external data; only then ONNX Runtime opens it by its name,
+            which it cannot where that is not UTF-8.
     """
 
-    def __init__(self, path: Path, output: str, batch: int | None) -> None:
+    def __init__(self, path: Path, output: str, batch: int | None, external: bool = False) -> None:
         self._path = path
+        self._external = external
         self._output = output
         self._batch = batch
 
@@ -39,9 +42,8 @@ class OnnxRuntimeReference:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
         options.intra_op_num_threads = 1
-        return onnxruntime.InferenceSession(
-            str(self._path), options, providers=["CPUExecutionProvider"]
-        )
+        source = str(self._path) if self._external else self._path.read_bytes()
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     def _run_part(self, x: np.ndarray) -> np.ndarray:
         """A part that may be smaller than the fixed batch: filled up with its last image."""
