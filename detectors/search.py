@@ -155,10 +155,12 @@ class PatternSearch:
         steps = torch.zeros(count, dtype=torch.long, device=theta.device)
         found = torch.zeros(count, dtype=torch.bool, device=theta.device)
         active = torch.arange(count, device=theta.device)
+        stride = torch.ones(count, device=theta.device)
         _, gradient, _ = self._evaluate(theta, w, rows, update=False)
         for step in range(1, self.config.tau_max + 1):
             before[active] = theta[active]
-            theta[active] = self._ascend(theta[active], gradient)
+            theta[active] = self._ascend(theta[active], gradient, stride[active])
+            stride[active] = self._stride(stride[active], before[active], theta[active])
             steps[active] += 1
             subset = Rows(rows.targets[active], rows.support[active])
             w_new, gradient, reached = self._evaluate(theta[active], w[active], subset)
@@ -182,10 +184,20 @@ class PatternSearch:
                 q.index_add_(0, row, hit[:, None] * self._share[image])
         return q
 
-    def _ascend(self, theta: Tensor, gradient: Tensor) -> Tensor:
+    def _ascend(self, theta: Tensor, gradient: Tensor, stride: Tensor) -> Tensor:
         """Line 4 of Algorithm 1, with steps that grow with the pattern in the fast schedule."""
         length = (self.config.growth * self.embedding.size(theta)).clamp_min(self.config.delta)
-        return self.embedding.step(theta, gradient, length)
+        return self.embedding.step(theta, gradient, stride * length)
+
+    def _stride(self, stride: Tensor, before: Tensor, theta: Tensor) -> Tensor:
+        """Factor ``[R]`` on the next step of the fast schedule: twice the last after a step back.
+
+        A long step may overshoot in one pixel, the next take it back, and so on for ever; a longer
+        one takes other pixels along. After a step forward the factor falls to 1 again.
+        """
+        back = self.embedding.size(theta) <= self.embedding.size(before)
+        back &= self.config.growth > 0
+        return torch.where(back, 2 * stride, (stride / 2).clamp_min(1))
 
     def _evaluate(
         self, theta: Tensor, w: Tensor, rows: Rows, update: bool = True

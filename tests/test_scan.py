@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from modelaudit import loaders, scan
 from modelaudit.errors import ModelMismatchError, UsageError
 from modelaudit.loaders import load_model
-from modelaudit.report import Report
+from modelaudit.report import Report, schema
 from modelaudit.scan import ScanOptions
 from tests.conftest import BUNDLED
 
@@ -26,9 +27,11 @@ SHORT = {"l-red": {"tau_max": "2"}}
 
 
 def short_scan(model: Path, images: Path = IMAGES, **options: object) -> Report:
-    return scan.scan(
+    report = scan.scan(
         ScanOptions(model, images, detectors=("l-red",), settings=SHORT, **options)  # type: ignore[arg-type]
     ).report
+    jsonschema.Draft202012Validator(schema()).validate(report.to_dict())
+    return report
 
 
 class Wrapped(nn.Module):

@@ -107,7 +107,7 @@ def _headline(report: Report) -> Panel:
 def _facts(report: Report) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     model, images = report.model, report.images
     shape = "x".join(map(str, model.input_shape))
     table.add_row(
@@ -141,7 +141,7 @@ def _alternatives(report: Report) -> str:
 def _evidence(report: Report) -> Table:
     table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
     for name in ("Detector", "Most suspicious"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("p (Holm)", "p calibrated", "p paper", "Passes", "Seconds"):
         table.add_column(name, justify="right")
     for d in report.detectors:
@@ -179,6 +179,8 @@ def _pattern_sizes(report: Report, detector: DetectorReport) -> Iterable[Rendera
         ("Pattern size per target class", "bold"), f"  ({detector.detector}; {detector.unit})"
     )
     table = Table.grid(padding=(0, 2))
+    for justify in ("left", "left", "right"):
+        table.add_column(overflow="fold", justify=justify)  # type: ignore[arg-type]
     for one in rows[:_MOST_BARS]:
         suspicious = detector.target is not None and one.target == detector.target.index
         style = "red" if suspicious and _rejects(report, detector) else ""

@@ -177,6 +177,25 @@ def test_a_target_that_cannot_be_reached_has_infinite_size() -> None:
     assert found.size.isinf().all()
 
 
+def test_search_does_not_walk_in_circles() -> None:
+    """A logit that peaks at a small change of its pixel: a fixed step jumps over it and back."""
+    rows = torch.zeros(4, SIDE * SIDE)
+    for k in range(4):
+        rows[k, 16 * k : 16 * k + 16] = torch.linspace(1.0, 0.5, 16)
+
+    class Peaked(Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            heaviest = (x - 0.5).flatten(1)[:, ::16]
+            return super().forward(x) - 40 * (heaviest - 0.1).relu().pow(2)
+
+    labels = torch.arange(4)
+    pixels = (0.5 + 0.12 * (rows[labels] > 0)).view(-1, 1, SIDE, SIDE)
+    classifier = Classifier(Peaked(rows), 4, (1, SIDE, SIDE))
+    data = DetectorInput(classifier, pixels, labels, torch.Generator())
+    found = run(data, "sparse", LRed(embedding="sparse")._search_config())
+    assert found.size.isfinite().all()
+
+
 def test_image_passes_are_counted() -> None:
     data = linear_input(orthonormal_rows(4), 0.8, per_class=2)
     run(data, "additive", LRed(tau_max=2, growth=0, delta=1e-3, refine=0)._search_config())
