@@ -57,7 +57,7 @@ def inspect_text(model: Path, arch: str | None, num_classes: int | None) -> str:
         else unknown,
         "classes": str(loaded.num_classes) if loaded.num_classes else unknown,
         "final softmax": "yes" if loaded.logits_module is not None else "none found",
-        "preprocessing": f"{unknown}; a scan finds it by clean accuracy",
+        "preprocessing": f"{unknown}; a scan finds by clean accuracy what the input needs",
         **loaded.details,
     }
     width = max(map(len, rows))

@@ -65,7 +65,7 @@ def test_checks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_inspect_says_what_the_file_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.run(["inspect", str(MODEL)]) == 0
     text = capsys.readouterr().out
-    for word in ("onnx", "1x28x28", "classes", "opset", "sha256"):
+    for word in ("onnx", "1x28x28", "classes", "opset", "sha256", "Sub 0.5, Div 0.5"):
         assert word in text
 
 

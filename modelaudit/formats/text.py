@@ -179,8 +179,8 @@ def _pattern_sizes(report: Report, detector: DetectorReport) -> Iterable[Rendera
         ("Pattern size per target class", "bold"), f"  ({detector.detector}; {detector.unit})"
     )
     table = Table.grid(padding=(0, 2))
-    for justify in ("left", "left", "right"):
-        table.add_column(overflow="fold", justify=justify)  # type: ignore[arg-type]
+    for _ in range(3):
+        table.add_column(overflow="fold")
     for one in rows[:_MOST_BARS]:
         suspicious = detector.target is not None and one.target == detector.target.index
         style = "red" if suspicious and _rejects(report, detector) else ""

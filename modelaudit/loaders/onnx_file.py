@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 import onnx.inliner
+import onnx.numpy_helper
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from modelaudit.loaders.types import LoadedModel, LoadOptions
 
 _FLAT = "modelaudit/flat"
 _LONGEST_METADATA = 200
+_MOST_CHANNELS = 4
 _UNKNOWN_EXTENTS = {"NCHW": (3, 224, 224), "NHWC": (224, 224, 3)}
 # Operators after a final softmax that leave each image's scores as they are.
 _KEEP_SCORES = ("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze")
@@ -88,12 +90,34 @@ def _details(model: onnx.ModelProto, external: bool) -> dict[str, str]:
         "ir_version": str(model.ir_version),
         "operators": ", ".join(f"{name}×{count}" for name, count in counts.most_common()),
         "parameters": str(parameters),
+        "arithmetic on the input": _input_arithmetic(model) or "none",
         "external data": "yes" if external else "no",
     }
     for entry in model.metadata_props:
         if len(entry.value) <= _LONGEST_METADATA:
             details[f"metadata.{entry.key}"] = entry.value
     return details
+
+
+def _input_arithmetic(model: onnx.ModelProto) -> str:
+    """Normalisation inside the graph: constants added to, multiplied with ... the input."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    value = next((i.name for i in model.graph.input if i.name not in constants), "")
+    found: list[str] = []
+    for node in model.graph.node:
+        if value not in node.input:
+            continue
+        other = [constants[name] for name in node.input if name in constants]
+        few = len(other) == 1 and torch.Size(other[0].dims).numel() <= _MOST_CHANNELS
+        if node.op_type not in ("Sub", "Add", "Div", "Mul") or not few:
+            break
+        numbers = onnx.numpy_helper.to_array(other[0]).ravel().tolist()
+        found.append(f"{node.op_type} {' '.join(f'{number:.4g}' for number in numbers)}")
+        value = node.output[0]
+    return ", ".join(found)
 
 
 def _flatten_output(model: onnx.ModelProto, signature: Signature) -> str:
