@@ -135,12 +135,13 @@ def algorithm_1(data: DetectorInput, target: int, delta: float, pi: float) -> to
     raise AssertionError("did not converge")
 
 
-@pytest.mark.parametrize("values_per_batch", [10**6, 5 * SIDE * SIDE])
+@pytest.mark.parametrize(("batch", "memory"), [(10**6, 10**6), (5, 10**6), (5, 5)])
 def test_paper_schedule_is_algorithm_1(
-    monkeypatch: pytest.MonkeyPatch, values_per_batch: int
+    monkeypatch: pytest.MonkeyPatch, batch: int, memory: int
 ) -> None:
-    """Also when a row does not fit one batch and is evaluated in parts."""
-    monkeypatch.setattr(search, "_VALUES_PER_BATCH", values_per_batch)
+    """Also when a row needs several batches, and when it does not fit the memory."""
+    monkeypatch.setattr(search, "_VALUES_PER_BATCH", batch * SIDE * SIDE)
+    monkeypatch.setattr(search, "_VALUES_IN_MEMORY", memory * SIDE * SIDE)
     generator = torch.Generator().manual_seed(3)
     data = linear_input(orthonormal_rows(4), beta=0.5, per_class=3)
     noise = 0.05 * torch.randn(data.pixels.shape, generator=generator)
