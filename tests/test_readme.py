@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import typer
 import typer.main
 
+from fixtures import benchmark
 from modelaudit import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 
 
-def options_of(command: str) -> set[str]:
+def options_of(command: str, app: typer.Typer = cli.app) -> set[str]:
     """All option names of a subcommand."""
-    group = typer.main.get_command(cli.app)
+    group = typer.main.get_command(app)
     parameters = group.commands[command].params  # type: ignore[attr-defined]
     return {name for parameter in parameters for name in parameter.opts if name.startswith("--")}
 
@@ -24,6 +26,8 @@ def test_every_flag_in_the_readme_exists() -> None:
     known = {
         flag for name in ("scan", "evaluate", "inspect", "detectors") for flag in options_of(name)
     }
+    for name in ("detection", "schedules", "timing"):
+        known |= options_of(name, benchmark.app)
     text = re.sub(r"pip install --quiet", "", README)
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
     assert used <= known | {"--help", "--version"}, used - known
