@@ -15,8 +15,8 @@ from modelaudit import __version__
 from modelaudit.errors import ModelAuditError, UsageError
 
 if TYPE_CHECKING:
+    from modelaudit.options import ScanOptions
     from modelaudit.report import Report
-    from modelaudit.scan import ScanOptions
 
 EXIT_CODES: Mapping[str, int] = {"no-backdoor-found": 0, "backdoored": 1, "inconclusive": 3}
 EXIT_ERROR = 2
@@ -179,9 +179,9 @@ def scan(
     """
     outputs = output or []
     _check_outputs(format_, outputs)
+    from modelaudit.options import ScanOptions
     from modelaudit.preprocess_options import PreprocessOptions
     from modelaudit.progress import stage_progress
-    from modelaudit.scan import ScanOptions
     from modelaudit.scan import scan as run_scan
 
     preprocessing = PreprocessOptions.parse(preprocess, mean, std, input_range, layout)

@@ -20,7 +20,8 @@ from modelaudit.errors import ManifestError, ModelAuditError, UsageError
 from modelaudit.evaluation import Evaluation, Outcome, evaluation_text, outcome_of
 from modelaudit.loaders import sha256_of
 from modelaudit.manifest import ManifestModel, read_manifest
-from modelaudit.scan import ScanOptions, build_detectors, scan
+from modelaudit.options import ScanOptions
+from modelaudit.scan import build_detectors, scan
 
 __all__ = ["EvaluateOptions", "evaluate", "evaluation_text"]
 

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -14,6 +14,7 @@ from detectors.types import ClassStatistic, DetectorResult
 from modelaudit import __version__
 from modelaudit.images import class_name
 from modelaudit.loaders import sha256_of
+from modelaudit.options import ScanOptions
 from modelaudit.preflight import PreflightReport
 from modelaudit.report import (
     SCHEMA_VERSION,
@@ -27,10 +28,8 @@ from modelaudit.report import (
     Target,
     TriedPreprocessing,
 )
+from modelaudit.suspect import Suspect
 from modelaudit.verdict import Decision
-
-if TYPE_CHECKING:
-    from modelaudit.scan import ScanOptions, Suspect
 
 _LIBRARIES = ("torch", "torchvision", "onnx", "numpy", "scipy")
 
@@ -44,8 +43,6 @@ def make_report(
     seconds: float,
 ) -> Report:
     """The report; everything in it is plain data."""
-    from modelaudit.scan import describe
-
     names = class_names(suspect)
     return Report(
         schema_version=SCHEMA_VERSION,
@@ -61,7 +58,7 @@ def make_report(
             _detector(result, p_holm, names)
             for result, p_holm in zip(results, decision.p_holm, strict=True)
         ),
-        settings=describe(options),
+        settings=options.describe(),
         environment=environment_of(suspect.classifier.device, options.seed),
         image_passes=suspect.classifier.image_passes,
         seconds=seconds,

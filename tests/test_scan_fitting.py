@@ -14,7 +14,7 @@ from jsonschema import validate
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from modelaudit import scan
+from modelaudit import scan, suspect
 from modelaudit.errors import (
     ImagesError,
     ModelAuditError,
@@ -22,10 +22,11 @@ from modelaudit.errors import (
     ModelMismatchError,
     UsageError,
 )
+from modelaudit.options import ScanOptions
 from modelaudit.preflight import run_preflight
 from modelaudit.preprocess import PreprocessOptions
 from modelaudit.report import schema
-from modelaudit.scan import ScanOptions, Suspect, prepare
+from modelaudit.suspect import Suspect, prepare
 
 K = 5
 SIZE = 6
@@ -140,13 +141,13 @@ def test_outputs_that_are_nan_are_not_blamed_on_the_importer(
 def test_nan_on_one_side_only_is_a_mismatch(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = scan.load_model
+    load = suspect.load_model
 
     def wrong(*arguments: Any) -> Any:
         loaded = load(*arguments)
         return replace(loaded, reference=lambda x: np.full((len(x), K), np.nan, np.float32))
 
-    monkeypatch.setattr(scan, "load_model", wrong)
+    monkeypatch.setattr(suspect, "load_model", wrong)
     with pytest.raises(ModelMismatchError):
         fitted(brightest(tmp_path / "m.onnx"), images)
 
@@ -200,11 +201,11 @@ def test_image_size_that_contradicts_the_file(
     asked: tuple[int, int], stated: tuple[int | None, int | None], said: str
 ) -> None:
     with pytest.raises(ImagesError, match=said):
-        scan._image_size(asked, stated, (5, 5))
+        suspect._image_size(asked, stated, (5, 5))
 
 
 def test_image_size_fills_what_the_file_leaves_open() -> None:
-    assert scan._image_size((6, 8), (6, None), (5, 5)) == (6, 8)
-    assert scan._image_size((6, 8), (None, None), (5, 5)) == (6, 8)
-    assert scan._image_size((6, 8), (6, 8), (5, 5)) == (6, 8)
-    assert scan._image_size(None, (6, None), (5, 5)) == (6, 5)
+    assert suspect._image_size((6, 8), (6, None), (5, 5)) == (6, 8)
+    assert suspect._image_size((6, 8), (None, None), (5, 5)) == (6, 8)
+    assert suspect._image_size((6, 8), (6, 8), (5, 5)) == (6, 8)
+    assert suspect._image_size(None, (6, None), (5, 5)) == (6, 5)

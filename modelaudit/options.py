@@ -1,0 +1,68 @@
+"""The options of a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detectors import registry
+from modelaudit.errors import UsageError
+from modelaudit.preprocess_options import PreprocessOptions
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """What to scan and how; the command line's options under the same names.
+
+    Attributes:
+        model: path of the suspect model.
+        clean_dir: folder with one folder of clean images per class.
+        labels: file with the class names in output order.
+        arch, num_classes: for weights without a graph; see :class:`LoadOptions`.
+        preprocessing: what the user says about it; nothing tries the usual ones.
+        image_size: ``(H, W)`` in pixels, where the model file does not state it.
+        images_per_class: N, clean images per class.
+        detectors: registered names; empty means the default set.
+        settings: detector -> setting -> value as text.
+        alpha: the largest acceptable probability of refusing a clean model, in (0, 1).
+        device: ``auto``, ``cpu`` or ``cuda``.
+        seed: of every random choice.
+        accuracy_floor: clean accuracy below which the verdict is ``inconclusive``.
+    """
+
+    model: Path
+    clean_dir: Path
+    labels: Path | None = None
+    arch: str | None = None
+    num_classes: int | None = None
+    preprocessing: PreprocessOptions = field(default_factory=PreprocessOptions)
+    image_size: tuple[int, int] | None = None
+    images_per_class: int = 8
+    detectors: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    alpha: float = 0.05
+    device: str = "auto"
+    seed: int = 0
+    accuracy_floor: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise UsageError(f"alpha must lie between 0 and 1, not {self.alpha}.")
+        if self.images_per_class < 1:
+            raise UsageError(f"At least 1 image per class is needed, not {self.images_per_class}.")
+
+    def describe(self) -> dict[str, Any]:
+        """The options as plain values, for the report."""
+        return {
+            "detectors": list(self.detectors or registry.default_names()),
+            "settings": {name: dict(values) for name, values in self.settings.items()},
+            "alpha": self.alpha,
+            "images_per_class": self.images_per_class,
+            "accuracy_floor": self.accuracy_floor,
+            "labels": str(self.labels) if self.labels else None,
+            "arch": self.arch,
+            "num_classes": self.num_classes,
+            "image_size": list(self.image_size) if self.image_size else None,
+        }
