@@ -45,6 +45,7 @@ def test_facts_of_a_file(tmp_path: Path) -> None:
         "ir_version": "8",
         "operators": "Flatten×1, Gemm×1",
         "parameters": "965",
+        "arithmetic on the input": "none",
         "external data": "no",
         "metadata.task": "digits",
     }
