@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
+from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED
 
 
 def main() -> None:

@@ -13,15 +13,12 @@ import typer
 
 from modelaudit import __version__
 from modelaudit.errors import ModelAuditError, UsageError
+from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
-    from modelaudit.options import ScanOptions
     from modelaudit.report import Report
 
 EXIT_CODES: Mapping[str, int] = {"no-backdoor-found": 0, "backdoored": 1, "inconclusive": 3}
-EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
-
 #: What typer raises for wrong arguments: the base class of its public ``BadParameter``.
 _USAGE_ERRORS = tuple(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
@@ -357,17 +354,15 @@ def _write(report: Report, outputs: list[Path]) -> list[str]:
 
 def _print(report: Report, format_: str, quiet: bool) -> None:
     """The report on stdout; in colour and as wide as the terminal when it is one."""
-    from rich.console import Console
-
     from modelaudit.formats import FORMATS
-    from modelaudit.formats.text import renderable, summary_line
+    from modelaudit.formats.text import literal_console, renderable, summary_line
 
     if format_ != "text":
         sys.stdout.write(FORMATS[format_](report))
     elif quiet:
         print(summary_line(report))
     elif sys.stdout.isatty():
-        Console(markup=False, emoji=False, highlight=False).print(renderable(report))
+        literal_console().print(renderable(report))
     else:
         sys.stdout.write(_encodable(FORMATS["text"](report)))
     sys.stdout.flush()
@@ -382,4 +377,4 @@ def _encodable(text: str) -> str:
     return text
 
 
-__all__ = ["EXIT_CODES", "ScanOptions", "app", "invoke", "parse_settings"]
+__all__ = ["EXIT_CODES", "EXIT_ERROR", "app", "invoke", "parse_settings"]

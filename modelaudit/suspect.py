@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modelaudit.classifier import Classifier, Preprocessing
 from modelaudit.errors import ImagesError, ModelFileError, ModelMismatchError, UsageError
@@ -79,7 +79,7 @@ def prepare(options: ScanOptions, progress: StageProgress) -> Suspect:
     predictions = classifier.predict(pool.pixels)
     chosen = choose(pool, predictions, options.images_per_class, options.seed)
     progress("comparing with the reference runtime", 0.0)
-    error = _reference_error(loaded, loaded.module, choice.preprocessing, chosen, device)
+    error = _reference_error(loaded, choice.preprocessing, chosen, device)
     return Suspect(loaded, classifier, choice, pool, chosen, predictions, error)
 
 
@@ -152,7 +152,6 @@ def _image_size(
 @torch.no_grad()
 def _reference_error(
     loaded: LoadedModel,
-    module: nn.Module,
     preprocessing: Preprocessing,
     images: CleanImages,
     device: torch.device,
@@ -170,7 +169,7 @@ def _reference_error(
     for pixels in images.pixels.split(64):
         x = preprocessing(pixels)
         expected = torch.from_numpy(loaded.reference(x.contiguous().numpy())).double()
-        found = module(x.to(device)).cpu().double()
+        found = loaded.module(x.to(device)).cpu().double()
         same = (found == expected) | (found.isnan() & expected.isnan())
         difference = (found - expected).abs().nan_to_num(nan=torch.inf, posinf=torch.inf)
         size = expected.abs().where(expected.isfinite(), 0.0).max().clamp_min(1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
@@ -31,16 +32,14 @@ def render_text(report: Report) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
+def literal_console(**options: Any) -> Console:
+    """A rich console on which text is text: no markup, no emoji codes, no guessed highlights."""
+    return Console(markup=False, emoji=False, highlight=False, **options)
+
+
 def plain_console(width: int) -> Console:
-    """A console without colours, on which text is text: no markup, no emoji codes."""
-    return Console(
-        width=width,
-        color_system=None,
-        force_terminal=False,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
+    """A literal console without colours."""
+    return literal_console(width=width, color_system=None, force_terminal=False)
 
 
 def renderable(report: Report) -> RenderableType:
