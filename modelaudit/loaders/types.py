@@ -27,6 +27,29 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
+class StatedFacts:
+    """What one place says about a model's classes and its input; what it leaves open is ``None``.
+
+    Attributes:
+        source: the place, for reports, e.g. ``preprocessor_config.json``.
+        labels: names of the outputs 0 .. K-1.
+        mean, std: per channel, in [0, 1] units, length 1 or C; ``(0.0,)`` and ``(1.0,)`` where the
+            place says that nothing is normalised.
+        input_range, channel_order, layout: see :class:`modelaudit.classifier.Preprocessing`.
+        image_size: ``(H, W)`` in pixels.
+    """
+
+    source: str
+    labels: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    input_range: Literal["0-1", "0-255"] | None = None
+    channel_order: Literal["RGB", "BGR"] | None = None
+    layout: Layout | None = None
+    image_size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model file turned into a differentiable module.
 
@@ -42,6 +65,8 @@ class LoadedModel:
             its logits keep gradients that a saturated softmax loses.
         reference: an independent implementation (ONNX Runtime) of the same file: float32 array in
             the file's layout -> raw outputs; ``None`` where there is none.
+        stated: what the file and the files that belong to it say about classes and input, the
+            stronger first.
         notes: sentences for the report.
         details: facts for ``modelaudit inspect`` (producer, opset, operators, parameters ...).
     """
@@ -53,5 +78,6 @@ class LoadedModel:
     num_classes: int | None = None
     logits_module: nn.Module | None = None
     reference: Callable[[np.ndarray], np.ndarray] | None = None
+    stated: tuple[StatedFacts, ...] = ()
     notes: tuple[str, ...] = ()
     details: Mapping[str, str] = field(default_factory=dict)
