@@ -144,14 +144,17 @@ class PatternSearch:
         scale = 16 if classifier.device.type == "cuda" else 1
         self._batch = max(1, scale * _VALUES_PER_BATCH // self.pixels[0].numel())
         self._most_kept = max(1, scale * _VALUES_IN_MEMORY // self.pixels[0].numel())
+        self._progress: Callable[[float], None] = lambda share: None
+        self._done = 0.0
 
     def run(self, rows: Rows, progress: Callable[[float], None] | None = None) -> SearchResult:
         """Estimate one pattern per row.
 
         Args:
             rows: what to search for.
-            progress: called with the estimated share of the work done, in [0, 1].
+            progress: called after every batch with the estimated share of the work done, in [0, 1].
         """
+        self._progress, self._done = progress or self._progress, 0.0
         count, shape = len(rows.targets), self.classifier.input_shape
         theta = self.embedding.init(count, shape).to(self.classifier.device)
         before, w = theta.clone(), rows.uniform_weights()
@@ -170,13 +173,14 @@ class PatternSearch:
             w[active] = w_new
             found[active[reached]] = True
             active, gradient = active[~reached], gradient[~reached]
-            if progress:
-                progress(max(1 - len(active) / count, min(step / self.config.tau_max, 0.99)))
+            self._done = min(max(1 - len(active) / count, step / self.config.tau_max), 0.99)
             if not len(active):
                 break
         theta = torch.where(_like(found, theta), self._refine(before, theta, w, rows), theta)
         size = torch.where(found, self.embedding.size(theta), torch.inf)
-        return SearchResult(theta, size, w, self.flips(theta, rows), steps)
+        result = SearchResult(theta, size, w, self.flips(theta, rows), steps)
+        self._progress(1.0)
+        return result
 
     def flips(self, theta: Tensor, rows: Rows) -> Tensor:
         """Misclassification fractions q_st ``[R, K]`` of patterns ``[R, *]`` (below Eq. 3)."""
@@ -248,6 +252,7 @@ class PatternSearch:
         logits = self.classifier(stamped)
         target = targets[row]
         log_p = logits.log_softmax(1).gather(1, target[:, None]).squeeze(1)
+        self._progress(self._done)
         return (logits.detach().argmax(1) == target).float(), log_p
 
     def _refine(self, before: Tensor, theta: Tensor, w: Tensor, rows: Rows) -> Tensor:

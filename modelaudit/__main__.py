@@ -8,14 +8,21 @@ escape from :func:`main`.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
+from modelaudit.errors import internal_error_text, is_out_of_memory
 from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED
 
 
 def main() -> None:
     """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _interrupt)  # so that workers and their folders are cleaned up
     sys.exit(run())
+
+
+def _interrupt(signal_number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -41,22 +48,13 @@ def run(arguments: list[str] | None = None) -> int:
         _say(f"error: {error}")
         return EXIT_ERROR
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             _say("out of memory. Use fewer images (--images-per-class) or a larger machine.")
             return EXIT_ERROR
         if os.environ.get("MODELAUDIT_DEBUG"):
             raise_with_traceback(error)
-        _say(
-            f"internal error: {type(error).__name__}: {error}\nThis is a fault of modelaudit, not "
-            "a verdict. Set MODELAUDIT_DEBUG=1 for the traceback, and please report it."
-        )
+        print(internal_error_text(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return EXIT_ERROR
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Python's, torch's on a GPU, or torch's allocator on a CPU (a plain RuntimeError)."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def raise_with_traceback(error: Exception) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from modelaudit.errors import ModelAuditError, ModelFileError, first_line, is_out_of_memory
+from modelaudit.preprocessing import Preprocessing
 
 OutputKind = Literal["logits", "probabilities", "log-probabilities", "sigmoid"]
 
@@ -16,42 +18,6 @@ OutputKind = Literal["logits", "probabilities", "log-probabilities", "sigmoid"]
 _SMALLEST_PROBABILITY = 1e-30
 # The distance of the largest float32 below 1: closer to 1 a sigmoid has no gradient any more.
 _SMALLEST_REMAINDER = 2.0**-24
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How [0, 1] RGB (or grey) NCHW pixels become the input that the model was trained on.
-
-    Attributes:
-        name: short name for reports, e.g. ``as-is`` or ``imagenet``.
-        mean: per-channel mean in [0, 1] units, subtracted; length 1 or C.
-        std: per-channel standard deviation in [0, 1] units, divided by; length 1 or C.
-        input_range: ``0-1`` or ``0-255``: the range that pixels are scaled to, after mean and std
-            were applied in [0, 1] units (so with 0-255 the usual choice is no mean and std).
-        channel_order: ``RGB`` or ``BGR``.
-        layout: ``NCHW`` or ``NHWC``.
-    """
-
-    name: str = "as-is"
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    input_range: Literal["0-1", "0-255"] = "0-1"
-    channel_order: Literal["RGB", "BGR"] = "RGB"
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Apply to ``[B, C, H, W]`` pixels in [0, 1]; differentiable."""
-        if self.channel_order == "BGR":
-            x = x.flip(1)
-        if any(self.mean) or any(s != 1.0 for s in self.std):
-            mean = torch.tensor(self.mean, device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
-            std = torch.tensor(self.std, device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
-            x = (x - mean) / std
-        if self.input_range == "0-255":
-            x = x * 255.0
-        if self.layout == "NHWC":
-            x = x.permute(0, 2, 3, 1)
-        return x
 
 
 class Classifier:
@@ -101,16 +67,34 @@ class Classifier:
         return (self.forwards + self.backwards) / 2
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits ``[B, K]`` of float32 pixels ``[B, C, H, W]`` in [0, 1]."""
+        """Logits ``[B, K]`` of float32 pixels ``[B, C, H, W]`` in [0, 1].
+
+        Raises:
+            ModelFileError: the model does not accept them.
+        """
         self.forwards += len(x)
         x = self.preprocessing(x)
         if self.preprocessing.layout == "NCHW":
             # The order of the values in memory, not of the axes: convolutions are faster with it.
             x = x.contiguous(memory_format=torch.channels_last)
-        raw = self.module(x)
+        raw = self._run(x)
         if raw.requires_grad:
             raw.register_hook(self._count_backward)
         return to_logits(raw.float(), self.outputs)
+
+    def _run(self, x: Tensor) -> Tensor:
+        """The model's raw outputs; what goes wrong inside it is the model's fault, and typed."""
+        try:
+            return self.module(x)
+        except ModelAuditError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise ModelFileError(
+                f"The model failed on a batch of {len(x)} images ({first_line(error)}). Export it "
+                "again, or to another format."
+            ) from error
 
     def _count_backward(self, grad: Tensor) -> None:
         self.backwards += len(grad)

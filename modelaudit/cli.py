@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelaudit import __version__
-from modelaudit.errors import ModelAuditError, UsageError
+from modelaudit.errors import (
+    InternalError,
+    ModelAuditError,
+    UsageError,
+    WorkerError,
+    internal_error_text,
+)
 from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
+    from modelaudit.failure import Failure
+    from modelaudit.isolation.limits import Limits
+    from modelaudit.options import ScanOptions
     from modelaudit.report import Report
 
 EXIT_CODES: Mapping[str, int] = {"no-backdoor-found": 0, "backdoored": 1, "inconclusive": 3}
@@ -71,6 +80,23 @@ FloorOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="NAME=VALUE",
+        help="Limit of the process that runs the model: memory=8G, cpu-time=2h, stall=15m, "
+        "open-files=512, file-size=64M; repeatable.",
+    ),
+]
+IsolationOption = Annotated[
+    bool,
+    typer.Option(
+        "--isolation/--no-isolation",
+        help="Run the model in a process of its own with limits and without network. Without, "
+        "it runs in this process, for debuggers.",
+    ),
+]
 QuietOption = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="No progress, and one line instead of the text report."),
@@ -85,8 +111,13 @@ def invoke(arguments: list[str] | None = None) -> int:
     try:
         result = app(arguments, prog_name="modelaudit", standalone_mode=False)
         return result if isinstance(result, int) else 0
+    except InternalError as error:
+        print(internal_error_text(str(error)), file=sys.stderr)
+        if os.environ.get("MODELAUDIT_DEBUG"):
+            print(error.details, file=sys.stderr)
     except ModelAuditError as error:
-        print(f"modelaudit: error: {error}", file=sys.stderr)
+        where = f" while {error.stage}" if isinstance(error, WorkerError) and error.stage else ""
+        print(f"modelaudit: error{where}: {error}", file=sys.stderr)
     except typer.Exit as exit_:
         return exit_.exit_code
     except KeyboardInterrupt:
@@ -144,6 +175,9 @@ def scan(
     layout: Annotated[
         str | None, typer.Option(help="Layout of the model's input: NCHW or NHWC.")
     ] = None,
+    channel_order: Annotated[
+        str | None, typer.Option(help="Order of the model's colour channels: RGB or BGR.")
+    ] = None,
     image_size: Annotated[
         str | None,
         typer.Option(
@@ -168,6 +202,8 @@ def scan(
             metavar="FILE",
         ),
     ] = None,
+    limit: LimitOption = None,
+    isolation: IsolationOption = True,
     quiet: QuietOption = False,
 ) -> int:
     """Scan a classifier for backdoors.
@@ -179,9 +215,12 @@ def scan(
     from modelaudit.options import ScanOptions
     from modelaudit.preprocess_options import PreprocessOptions
     from modelaudit.progress import stage_progress
-    from modelaudit.scan import scan as run_scan
+    from modelaudit.run import run_scan
 
-    preprocessing = PreprocessOptions.parse(preprocess, mean, std, input_range, layout)
+    limits = _limits(limit, isolation)
+    preprocessing = PreprocessOptions.parse(
+        preprocess, mean, std, input_range, layout, channel_order
+    )
     options = ScanOptions(
         model=model,
         clean_dir=clean_dir,
@@ -198,8 +237,12 @@ def scan(
         device=device,
         seed=seed,
     )
-    with stage_progress(quiet) as progress:
-        report = run_scan(options, progress).report
+    try:
+        with stage_progress(quiet) as progress:
+            report = run_scan(options, limits, progress)
+    except ModelAuditError as error:
+        _report_failure(options, error, format_, outputs)
+        raise
     problems = _write(report, outputs)
     _print(report, format_, quiet)
     if problems:
@@ -227,12 +270,21 @@ def checks() -> int:
 
 @app.command()
 def inspect(
-    model: ModelArgument, arch: ArchOption = None, num_classes: NumClassesOption = None
+    model: ModelArgument,
+    arch: ArchOption = None,
+    num_classes: NumClassesOption = None,
+    limit: LimitOption = None,
+    isolation: IsolationOption = True,
+    format_: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
 ) -> int:
     """Say what a model file is: format, input, classes, operators; nothing is scanned."""
-    from modelaudit.listing import inspect_text
+    from modelaudit.inspection import FORMATS
+    from modelaudit.run import run_inspection
 
-    print(inspect_text(model, arch, num_classes), end="")
+    if format_ not in FORMATS:
+        raise UsageError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
+    inspection = run_inspection(model, arch, num_classes, _limits(limit, isolation))
+    print(FORMATS[format_](inspection), end="")
     return 0
 
 
@@ -255,6 +307,8 @@ def evaluate(
             help="JSON report; finished models in it are not scanned again.", metavar="FILE"
         ),
     ] = None,
+    limit: LimitOption = None,
+    isolation: IsolationOption = True,
     quiet: QuietOption = False,
 ) -> int:
     """Scan a labelled collection: detections, false alarms, intervals, cost.
@@ -280,6 +334,7 @@ def evaluate(
         seed=seed,
         jobs=jobs,
         output=output,
+        limits=_limits(limit, isolation),
     )
     with fleet_progress(quiet) as progress:
         evaluation = run_evaluation(options, progress)
@@ -338,7 +393,29 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"--output {path}: no permission to write there.")
 
 
-def _write(report: Report, outputs: list[Path]) -> list[str]:
+def _limits(texts: list[str] | None, isolation: bool) -> Limits | None:
+    """The limits of the worker process; ``None`` without one."""
+    from modelaudit.isolation.limits import Limits
+
+    if texts and not isolation:
+        raise UsageError("--limit needs the process of its own that --no-isolation switches off.")
+    return Limits.parse(texts or []) if isolation else None
+
+
+def _report_failure(
+    options: ScanOptions, error: ModelAuditError, format_: str, outputs: list[Path]
+) -> None:
+    """A scan that failed leaves a report too; stderr gets the error."""
+    from modelaudit.failure import failure_of
+
+    failure = failure_of(options, error)
+    for problem in _write(failure, outputs):
+        print(f"modelaudit: error: {problem}", file=sys.stderr)
+    if format_ != "text":
+        _print(failure, format_, quiet=False)
+
+
+def _write(report: Report | Failure, outputs: list[Path]) -> list[str]:
     """Write all files; returns what went wrong, so that one bad file does not lose the others."""
     from modelaudit.formats import format_for
 
@@ -352,7 +429,7 @@ def _write(report: Report, outputs: list[Path]) -> list[str]:
     return problems
 
 
-def _print(report: Report, format_: str, quiet: bool) -> None:
+def _print(report: Report | Failure, format_: str, quiet: bool) -> None:
     """The report on stdout; in colour and as wide as the terminal when it is one."""
     from modelaudit.formats import FORMATS
     from modelaudit.formats.text import literal_console, renderable, summary_line

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 
 class ModelAuditError(Exception):
-    """Root of all errors that a user can cause or fix; the command line exits 2 on it."""
+    """Root of all errors that a user can cause or fix; the command line exits 2 on it.
+
+    Attributes:
+        stage: of the scan in which it was raised, in the words of the progress display; ``None``
+            if there is no scan.
+    """
+
+    def __init__(self, message: str, *, stage: str | None = None) -> None:
+        super().__init__(message)
+        self.stage = stage
 
 
 class UsageError(ModelAuditError):
@@ -36,3 +45,67 @@ class ImagesError(ModelAuditError):
 
 class ManifestError(ModelAuditError):
     """A manifest for ``modelaudit evaluate`` is malformed."""
+
+
+class WorkerError(ModelAuditError):
+    """The worker process, in which the model is opened and run, ended without a result."""
+
+
+class WorkerCrashError(WorkerError):
+    """It crashed."""
+
+
+class WorkerTimeoutError(WorkerError):
+    """It made no progress for too long, or used up its processor time."""
+
+
+class WorkerMemoryError(WorkerError):
+    """It needed more memory than it was allowed."""
+
+
+class InternalError(ModelAuditError):
+    """A fault of modelaudit itself, found in the worker process.
+
+    Attributes:
+        details: the traceback.
+    """
+
+    def __init__(self, message: str, *, stage: str | None = None, details: str = "") -> None:
+        super().__init__(message, stage=stage)
+        self.details = details
+
+
+#: How libraries put it that memory could not be had.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "bad_alloc", "failed to map", "Cannot allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python's, torch's on a GPU, or a plain RuntimeError of torch's allocator and the like."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(
+        sign in str(error) for sign in _OUT_OF_MEMORY
+    )
+
+
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """The type of a library's error and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}"[:limit] if lines else type(error).__name__
+
+
+def internal_error_text(cause: str) -> str:
+    """What a user reads about a fault of the program."""
+    return (
+        f"modelaudit: internal error: {cause}\nThis is a fault of modelaudit, not a verdict. Set "
+        "MODELAUDIT_DEBUG=1 for the traceback, and please report it."
+    )
+
+
+def error_class(name: str) -> type[ModelAuditError] | None:
+    """The error of this tree that is called ``name``; ``None`` if there is none."""
+    waiting: list[type[ModelAuditError]] = [ModelAuditError]
+    for kind in waiting:
+        if kind.__name__ == name:
+            return kind
+        waiting.extend(kind.__subclasses__())
+    return None

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from modelaudit import __version__
 from modelaudit.errors import ManifestError, ModelAuditError, UsageError
 from modelaudit.evaluation import Evaluation, Outcome, evaluation_text, outcome_of
+from modelaudit.isolation.limits import Limits
 from modelaudit.loaders import sha256_of
 from modelaudit.manifest import ManifestModel, read_manifest
+from modelaudit.model_config import read_model_config
 from modelaudit.options import ScanOptions
-from modelaudit.scan import build_detectors, scan
+from modelaudit.report import Report
+from modelaudit.run import run_scan, scan_in_worker
+from modelaudit.scan import build_detectors
 
 __all__ = ["EvaluateOptions", "evaluate", "evaluation_text"]
 
@@ -36,6 +37,7 @@ class EvaluateOptions:
     Attributes:
         manifest: JSON file; see :mod:`modelaudit.manifest`.
         jobs: scans at the same time, each in a process of its own with its share of the cores.
+        limits: of each process; ``None`` runs without isolation, a single job in this process.
         output: JSON report, rewritten after every model; finished models in it are kept.
     """
 
@@ -49,6 +51,7 @@ class EvaluateOptions:
     seed: int = 0
     jobs: int = 1
     output: Path | None = None
+    limits: Limits | None = field(default_factory=Limits)
 
 
 def evaluate(options: EvaluateOptions, progress: FleetProgress | None = None) -> Evaluation:
@@ -68,7 +71,7 @@ def evaluate(options: EvaluateOptions, progress: FleetProgress | None = None) ->
     show = progress or (lambda done, total, name: None)
     show(len(done), len(models), "")
     todo = [model for model in models if model.name not in done]
-    for name, outcome in _run(todo, scans, keys, options.jobs):
+    for name, outcome in _run(todo, scans, keys, options):
         done[name] = outcome
         show(len(done), len(models), name)
         _write(_collect(models, done, options), options.output)
@@ -81,51 +84,48 @@ def _run(
     models: Sequence[ManifestModel],
     scans: Mapping[str, ScanOptions],
     keys: Mapping[str, str],
-    jobs: int,
+    options: EvaluateOptions,
 ) -> Iterator[tuple[str, Outcome]]:
-    """Outcomes as they come; in this process when there is one job."""
-    if jobs == 1 or len(models) <= 1:
-        for model in models:
-            yield model.name, _scan_one(model, scans[model.name], keys[model.name])
-        return
-    context = multiprocessing.get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (threads,))
+    """Outcomes as they come. A thread of this process waits for each scan's own process."""
+    cancelled = threading.Event()
+    scan = _scanner(options, cancelled)
+    pool = ThreadPoolExecutor(options.jobs)
     try:
-        futures = {
-            pool.submit(_scan_one, model, scans[model.name], keys[model.name]): model
+        futures = [
+            pool.submit(_scan_one, scan, model, scans[model.name], keys[model.name])
             for model in models
-        }
+        ]
         for future in as_completed(futures):
-            model = futures[future]
-            try:
-                yield model.name, future.result()
-            except BrokenExecutor:
-                reason = "the scanning process died (out of memory?); run again to resume"
-                yield model.name, outcome_of(model, keys[model.name], error=reason)
-    except BaseException:
+            yield future.result()
+    finally:
         # Interrupted: what is queued must not run, and what runs must not be waited for.
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    pool.shutdown()
+        cancelled.set()
+        pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(threads: int) -> None:
-    """A share of the cores; Ctrl-C is the parent's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
+def _scanner(
+    options: EvaluateOptions, cancelled: threading.Event
+) -> Callable[[ScanOptions], Report]:
+    """How one model is scanned: in a worker with its share of the cores, or in this process."""
+    if options.limits is None and options.jobs == 1:
+        return lambda scan_options: run_scan(scan_options, None)
+    threads = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else None
+    return lambda scan_options: scan_in_worker(
+        scan_options, options.limits, threads=threads, cancelled=cancelled
+    )
 
 
-def _scan_one(model: ManifestModel, options: ScanOptions, key: str) -> Outcome:
+def _scan_one(
+    scan: Callable[[ScanOptions], Report], model: ManifestModel, options: ScanOptions, key: str
+) -> tuple[str, Outcome]:
     """Scan one model; an error of any kind becomes part of its outcome."""
     try:
-        return outcome_of(model, key, scan(options).report)
+        return model.name, outcome_of(model, key, scan(options))
     except ModelAuditError as error:
-        return outcome_of(model, key, error=str(error))
+        return model.name, outcome_of(model, key, error=str(error))
     except Exception as error:  # one broken model must not lose the others' results
-        return outcome_of(model, key, error=f"internal error: {type(error).__name__}: {error}")
+        reason = f"internal error: {type(error).__name__}: {error}"
+        return model.name, outcome_of(model, key, error=reason)
 
 
 def _scan_options(model: ManifestModel, options: EvaluateOptions) -> ScanOptions:
@@ -149,10 +149,10 @@ def _scan_options(model: ManifestModel, options: EvaluateOptions) -> ScanOptions
 def _fingerprint(options: ScanOptions) -> str:
     """Changes with the model file, the options and the version, so that a resume is safe."""
     try:
-        digest = sha256_of(options.model)
+        content = f"{sha256_of(options.model)} {read_model_config(options.model)!r}"
     except ModelAuditError:
-        digest = "missing"
-    text = f"{__version__} {digest} {options!r}"
+        content = "unreadable"
+    text = f"{__version__} {content} {options!r}"
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detectors import registry
 from modelaudit.errors import UsageError
 from modelaudit.preprocess_options import PreprocessOptions
 
@@ -55,6 +54,8 @@ class ScanOptions:
 
     def describe(self) -> dict[str, Any]:
         """The options as plain values, for the report."""
+        from detectors import registry  # brings torch, which the options alone do not need
+
         return {
             "detectors": list(self.detectors or registry.default_names()),
             "settings": {name: dict(values) for name, values in self.settings.items()},

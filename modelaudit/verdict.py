@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from detectors.types import DetectorResult
-from modelaudit.checks import Check
+if TYPE_CHECKING:
+    from detectors.types import DetectorResult
+    from modelaudit.checks import Check
 
 
 class Verdict(StrEnum):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modelaudit.classifier import Classifier, Preprocessing, recognise_outputs, to_logits
+from modelaudit.classifier import Classifier, recognise_outputs, to_logits
+from modelaudit.preprocessing import Preprocessing
 
 
 class Echo(nn.Module):

@@ -178,11 +178,11 @@ def test_evaluate_goes_on_after_a_broken_model_and_resumes(
 
     scanned = []
 
-    def spy(options: Any) -> Any:
+    def spy(options: Any, limits: Any, **others: Any) -> Any:
         scanned.append(options.model.name)
         raise RuntimeError("not scanned again")
 
-    monkeypatch.setattr(evaluate, "scan", spy)
+    monkeypatch.setattr(evaluate, "scan_in_worker", spy)
     assert __main__.run(arguments) == 2
     assert scanned == ["missing.onnx"]
     again = json.loads(output.read_text())["models"]

@@ -19,7 +19,12 @@ def options_of(command: str, app: typer.Typer = cli.app) -> set[str]:
     """All option names of a subcommand."""
     group = typer.main.get_command(app)
     parameters = group.commands[command].params  # type: ignore[attr-defined]
-    return {name for parameter in parameters for name in parameter.opts if name.startswith("--")}
+    return {
+        name
+        for parameter in parameters
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("--")
+    }
 
 
 def test_every_flag_in_the_readme_exists() -> None:

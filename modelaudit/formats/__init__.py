@@ -7,19 +7,20 @@ from pathlib import Path
 from types import MappingProxyType
 
 from modelaudit.errors import UsageError
+from modelaudit.failure import Failure
 from modelaudit.formats.json_format import render_json
 from modelaudit.formats.text import render_text
 from modelaudit.report import Report
 
-#: Name (as in ``--format``) -> renderer.
-FORMATS: Mapping[str, Callable[[Report], str]] = MappingProxyType(
+#: Name (as in ``--format``) -> renderer of a scan's report, or of a scan that failed.
+FORMATS: Mapping[str, Callable[[Report | Failure], str]] = MappingProxyType(
     {"text": render_text, "json": render_json}
 )
 #: File name ending (as in ``--output``) -> name of the format.
 EXTENSIONS: Mapping[str, str] = MappingProxyType({".json": "json", ".txt": "text"})
 
 
-def format_for(path: Path) -> Callable[[Report], str]:
+def format_for(path: Path) -> Callable[[Report | Failure], str]:
     """The renderer for an output file.
 
     Raises:

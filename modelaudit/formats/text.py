@@ -10,6 +10,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from modelaudit.failure import Failure
+from modelaudit.isolation.limits import NOT_LIMITED
 from modelaudit.report import ClassReport, DetectorReport, Report
 from modelaudit.verdict import Verdict
 
@@ -24,7 +26,7 @@ _MOST_SOURCES = 5
 _PLAIN_WIDTH = 100
 
 
-def render_text(report: Report) -> str:
+def render_text(report: Report | Failure) -> str:
     """Plain text of at most 100 columns, without colours."""
     console = plain_console(_PLAIN_WIDTH)
     with console.capture() as capture:
@@ -42,8 +44,10 @@ def plain_console(width: int) -> Console:
     return literal_console(width=width, color_system=None, force_terminal=False)
 
 
-def renderable(report: Report) -> RenderableType:
+def renderable(report: Report | Failure) -> RenderableType:
     """The report for a rich console, which decides about width and colour."""
+    if isinstance(report, Failure):
+        return _failure(report)
     parts: list[RenderableType] = [_headline(report), _facts(report)]
     if report.detectors:
         parts += ["", _evidence(report)]
@@ -53,8 +57,10 @@ def renderable(report: Report) -> RenderableType:
     return Group(*parts)
 
 
-def summary_line(report: Report) -> str:
+def summary_line(report: Report | Failure) -> str:
     """The verdict in one line, for ``--quiet``."""
+    if isinstance(report, Failure):
+        return f"{report.verdict}: {report.model.path}: {report.error.message}"
     line = f"{report.verdict}: {report.model.path}"
     if report.targets:
         names = ", ".join(f"{t.index} ({t.name})" for t in report.targets)
@@ -80,6 +86,15 @@ def next_step(report: Report) -> str:
         "no evidence of the attacks that were looked for; this is not proof of absence. More clean "
         "images per class (--images-per-class) see fainter patterns."
     )
+
+
+def _failure(failure: Failure) -> Panel:
+    lines = [
+        Text("NO VERDICT", style="bold red"),
+        Text(f"The scan of {failure.model.path} failed while {failure.error.stage}."),
+        Text(f"{failure.error.kind}: {failure.error.message}"),
+    ]
+    return Panel(Group(*lines), border_style="red", expand=False, title="modelaudit")
 
 
 def _headline(report: Report) -> Panel:
@@ -114,6 +129,7 @@ def _facts(report: Report) -> Table:
         f"{model.path}  ({model.format}, {len(model.classes)} classes, input {shape}, "
         f"sha256 {model.sha256[:12]})",
     )
+    table.add_row("Class names", f"from {model.sources['labels']}")
     accuracy = "not measured" if images.accuracy is None else f"{images.accuracy:.1%}"
     table.add_row(
         "Images",
@@ -121,7 +137,8 @@ def _facts(report: Report) -> Table:
         f"clean accuracy {accuracy} on {images.pool}",
     )
     used = model.preprocessing
-    table.add_row("Preprocessing", f"{used.name} ({used.chosen}{_alternatives(report)})")
+    chosen = used.chosen if used.chosen == "auto" else f"from {used.chosen}"
+    table.add_row("Preprocessing", f"{used.name} ({chosen}{_alternatives(report)})")
     passes = f"{report.image_passes:,.0f} image-passes, {report.seconds:.1f} s"
     table.add_row("Cost", f"{passes} on {report.environment['device']}")
     return table
@@ -205,6 +222,11 @@ def _remarks(report: Report) -> Iterable[RenderableType]:
     remarks += [f"note: {note}" for note in report.model.notes]
     remarks += [f"warning: {warning}" for warning in report.images.warnings]
     remarks += [f"note: {d.detector}: {note}" for d in report.detectors for note in d.notes]
+    remarks += [
+        f"note: isolation, {name}: {done}"
+        for name, done in report.environment.get("isolation", {}).items()
+        if done.startswith(NOT_LIMITED)
+    ]
     if remarks:
         yield ""
         yield from (Text(f"- {remark}", style="dim") for remark in dict.fromkeys(remarks))

@@ -1,0 +1,105 @@
+"""Give up rights before a hostile file is opened.
+
+Everything here runs in the worker process, before torch is imported: a process with several
+threads cannot enter a user namespace. What the system does not offer is left out, and said.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from modelaudit.isolation.landlock import forbid_writes_outside
+from modelaudit.isolation.limits import NOT_LIMITED, Limits
+
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_SIGKILL = 9
+# A worker that used up its time is told first (SIGXCPU) and killed this many seconds later.
+_CPU_GRACE = 5
+
+
+def confine(limits: Limits, folder: Path) -> dict[str, str]:
+    """Apply what the system offers to this process.
+
+    Args:
+        limits: all but the memory; see :func:`limit_memory`.
+        folder: the only one in which files may be written.
+
+    Returns:
+        What was done, for the report: a sentence each for ``limits``, ``network`` and ``files``.
+    """
+    return {
+        "limits": _attempt(lambda: _limit_resources(limits), "set by the system"),
+        "network": _attempt(_leave_network, "none"),
+        "files": _attempt(lambda: forbid_writes_outside(folder), "writes in an own folder only"),
+    }
+
+
+def limit_memory(budget: int) -> str:
+    """Limit the address space to what is in use now and ``budget`` bytes more.
+
+    A CUDA context reserves far more addresses than memory, so there only the supervisor's watch
+    over the resident memory holds.
+    """
+    return _attempt(lambda: _limit_address_space(budget), f"{budget >> 20} MiB")
+
+
+def _attempt(action: Callable[[], None], done: str) -> str:
+    try:
+        action()
+    except (OSError, ImportError, AttributeError, ValueError) as error:
+        return f"{NOT_LIMITED}: {error}"
+    return done
+
+
+def _limit_resources(limits: Limits) -> None:
+    import resource  # POSIX only
+
+    def lower(kind: int, soft: int, hard: int) -> None:
+        _, ceiling = resource.getrlimit(kind)
+        if ceiling != resource.RLIM_INFINITY:
+            soft, hard = min(soft, ceiling), min(hard, ceiling)
+        resource.setrlimit(kind, (soft, hard))
+
+    lower(resource.RLIMIT_CORE, 0, 0)
+    lower(resource.RLIMIT_CPU, limits.cpu_time, limits.cpu_time + _CPU_GRACE)
+    lower(resource.RLIMIT_NOFILE, limits.open_files, limits.open_files)
+    lower(resource.RLIMIT_FSIZE, limits.file_size, limits.file_size)
+
+
+def _limit_address_space(budget: int) -> None:
+    import resource
+
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        raise OSError("addresses are not memory with CUDA; the resident memory is watched")
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + budget, used + budget))
+
+
+def _leave_network() -> None:
+    """Enter an empty network namespace, for which a user without rights needs a user namespace."""
+    libc = _libc()
+    _check(libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
+    _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    user, group = os.getuid(), os.getgid()
+    _check(libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET))
+    # The same user inside as outside, so that the files keep their owner.
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+
+
+def _libc() -> ctypes.CDLL:
+    if not sys.platform.startswith("linux"):
+        raise OSError(f"{sys.platform} has no namespaces")
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

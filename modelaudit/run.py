@@ -1,0 +1,107 @@
+"""Run a scan or an inspection, in a worker process with limits or in this one.
+
+Nothing here imports torch: where there is a worker, only the worker needs it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from modelaudit.errors import ModelAuditError, WorkerCrashError
+from modelaudit.inspection import Inspection, inspect_model
+from modelaudit.isolation.limits import Limits
+from modelaudit.isolation.supervisor import StageProgress, run_task
+from modelaudit.options import ScanOptions
+from modelaudit.plain import from_plain, to_plain
+from modelaudit.report import Report
+
+T = TypeVar("T")
+
+
+def run_scan(
+    options: ScanOptions, limits: Limits | None, progress: StageProgress | None = None
+) -> Report:
+    """The report of a scan.
+
+    Args:
+        limits: of the worker process; ``None`` scans in this process.
+
+    Raises:
+        ModelAuditError: the scan failed; its ``stage`` says where.
+    """
+    if limits is None:
+        return _scan_here(options, progress)
+    return scan_in_worker(options, limits, progress)
+
+
+def scan_in_worker(
+    options: ScanOptions,
+    limits: Limits | None,
+    progress: StageProgress | None = None,
+    threads: int | None = None,
+    cancelled: threading.Event | None = None,
+) -> Report:
+    """The report of a scan in a worker process; see :func:`run_task`."""
+    plain = run_task("scan", to_plain(_absolute(options)), limits, progress, threads, cancelled)
+    return _as_named(_typed(Report, plain), options)
+
+
+def run_inspection(
+    model: Path, arch: str | None, num_classes: int | None, limits: Limits | None
+) -> Inspection:
+    """What a model file is; see :func:`modelaudit.inspection.inspect_model` and `run_scan`."""
+    if limits is None:
+        return inspect_model(model, arch, num_classes)
+    payload = {"model": str(model.absolute()), "arch": arch, "num_classes": num_classes}
+    inspection = _typed(Inspection, run_task("inspect", payload, limits))
+    return replace(inspection, path=str(model))
+
+
+def _typed(kind: type[T], plain: Any) -> T:
+    """What a worker sent, if it has the form that it must have."""
+    try:
+        return from_plain(kind, plain)
+    except ValueError as error:
+        raise WorkerCrashError(f"The worker process sent an odd report ({error}).") from error
+
+
+def _scan_here(options: ScanOptions, progress: StageProgress | None) -> Report:
+    from modelaudit.scan import scan
+
+    current = "starting"
+
+    def follow(stage: str, share: float) -> None:
+        nonlocal current
+        current = stage
+        if progress:
+            progress(stage, share)
+
+    try:
+        return scan(options, follow).report
+    except ModelAuditError as error:
+        error.stage = error.stage or current
+        raise
+
+
+def _absolute(options: ScanOptions) -> ScanOptions:
+    """The same files, whatever the working folder is."""
+    return replace(
+        options,
+        model=options.model.absolute(),
+        clean_dir=options.clean_dir.absolute(),
+        labels=options.labels.absolute() if options.labels else None,
+    )
+
+
+def _as_named(report: Report, options: ScanOptions) -> Report:
+    """The report with the paths as the user wrote them."""
+    labels = str(options.labels) if options.labels else None
+    return replace(
+        report,
+        model=replace(report.model, path=str(options.model)),
+        images=replace(report.images, directory=str(options.clean_dir)),
+        settings={**report.settings, "labels": labels},
+    )

@@ -1,0 +1,171 @@
+"""A worker that crashes, hangs, lies or takes too much becomes a typed error; nothing is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from modelaudit.errors import (
+    ModelFileError,
+    UsageError,
+    WorkerCrashError,
+    WorkerMemoryError,
+    WorkerTimeoutError,
+)
+from modelaudit.formats.text import render_text
+from modelaudit.isolation.limits import NOT_LIMITED, Limits
+from modelaudit.isolation.supervisor import run_task
+from modelaudit.options import ScanOptions
+from modelaudit.run import run_scan, scan_in_worker
+from tests.conftest import BUNDLED
+from tests.isolation.hostile import fits
+
+LIMITS = dataclasses.replace(Limits(), memory=3 * 2**30)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    previous = Path.cwd()
+    os.chdir(folder)
+    try:
+        safetensors.torch.save_file(fits().state_dict(), folder / "w.safetensors")
+    finally:
+        os.chdir(previous)
+    return folder / "w.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where workers get their folders; it must be empty in the end."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def inspect(weights: Path, factory: str, limits: Limits | None = LIMITS) -> str:
+    """The format of the weights, loaded by a factory in a worker."""
+    payload = {
+        "model": str(weights),
+        "arch": f"tests.isolation.hostile:{factory}",
+        "num_classes": None,
+    }
+    return str(run_task("inspect", payload, limits)["format"])
+
+
+@pytest.mark.parametrize("limits", [LIMITS, None])
+def test_a_harmless_model_may_print_and_write_into_its_own_folder(
+    weights: Path, limits: Limits | None, own_temporary_folder: Path
+) -> None:
+    assert "safetensors" in inspect(weights, "fits", limits)
+    assert list(own_temporary_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("factory", "error", "words"),
+    [
+        ("crash", WorkerCrashError, "SIGSEGV"),
+        ("leave", WorkerCrashError, "exit code 1"),
+        ("leave_politely", WorkerCrashError, "exit code 1"),
+        ("fail", UsageError, "no such layer"),
+        ("take_memory", WorkerMemoryError, "memory"),
+    ],
+)
+def test_failures_are_typed(
+    weights: Path, factory: str, error: type[Exception], words: str, own_temporary_folder: Path
+) -> None:
+    with pytest.raises(error, match=words) as caught:
+        inspect(weights, factory)
+    assert caught.value.stage == "loading the model"  # type: ignore[attr-defined]
+    assert list(own_temporary_folder.iterdir()) == []
+
+
+def test_a_lie_is_not_a_report(weights: Path) -> None:
+    options = ScanOptions(weights, BUNDLED / "images", arch="tests.isolation.hostile:lie")
+    with pytest.raises(WorkerCrashError, match="odd report"):
+        scan_in_worker(options, LIMITS)
+
+
+def test_a_hang_is_ended(weights: Path) -> None:
+    with pytest.raises(WorkerTimeoutError, match="No progress for 12 s"):
+        inspect(weights, "hang", dataclasses.replace(LIMITS, stall=12))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is the system's")
+def test_processor_time_is_limited(weights: Path) -> None:
+    with pytest.raises(WorkerTimeoutError, match="processor time"):
+        inspect(weights, "spin", dataclasses.replace(LIMITS, cpu_time=8))
+
+
+def test_an_error_of_the_tree_comes_back_as_itself(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="There is no model file"):
+        inspect(tmp_path / "missing.onnx", "fits")
+
+
+def test_cancelling_ends_the_worker(weights: Path, own_temporary_folder: Path) -> None:
+    cancelled = threading.Event()
+    threading.Timer(1.0, cancelled.set).start()
+    payload = {"model": str(weights), "arch": "tests.isolation.hostile:hang", "num_classes": None}
+    with pytest.raises(KeyboardInterrupt):
+        run_task("inspect", payload, LIMITS, cancelled=cancelled)
+    assert list(own_temporary_folder.iterdir()) == []
+
+
+def test_a_terminated_command_leaves_nothing(weights: Path, tmp_path: Path) -> None:
+    """SIGTERM to the command ends its worker and removes the worker's folder."""
+    folder = tmp_path / "t"
+    folder.mkdir()
+    command = [sys.executable, "-m", "modelaudit", "inspect", str(weights)]
+    command += ["--arch", "tests.isolation.hostile:hang"]
+    process = subprocess.Popen(
+        command, env={**os.environ, "TMPDIR": str(folder)}, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while not list(folder.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert list(folder.iterdir()) == []
+
+
+def test_torch_is_imported_in_the_worker_only() -> None:
+    code = (
+        "import sys; from modelaudit import cli; from modelaudit.run import run_scan; "
+        "from modelaudit.formats import FORMATS; from modelaudit.progress import stage_progress; "
+        "print({'torch', 'onnx', 'numpy'} & set(sys.modules))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.strip() == "set()"
+
+
+def test_the_worker_gives_the_same_numbers() -> None:
+    options = ScanOptions(
+        BUNDLED / "badnets.onnx", BUNDLED / "images", images_per_class=1, detectors=("l-red",)
+    )
+    isolated, here = run_scan(options, LIMITS), run_scan(options, None)
+    assert isolated.image_passes == here.image_passes
+    for one, other in zip(isolated.detectors, here.detectors, strict=True):
+        assert dataclasses.replace(one, seconds=0) == dataclasses.replace(other, seconds=0)
+    assert isolated.model == here.model
+    assert set(isolated.environment["isolation"]) == {"limits", "network", "files", "memory"}
+
+
+def test_what_the_system_does_not_offer_is_said() -> None:
+    options = ScanOptions(
+        BUNDLED / "badnets.onnx", BUNDLED / "images", images_per_class=1, detectors=("l-red",)
+    )
+    report = run_scan(options, None)
+    told = {**report.environment, "isolation": {"network": f"{NOT_LIMITED}: no namespaces"}}
+    text = render_text(dataclasses.replace(report, environment=told))
+    assert "note: isolation, network: not limited: no namespaces" in text
