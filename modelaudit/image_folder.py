@@ -120,7 +120,7 @@ def _map_folders(
         hint = f" (close: {', '.join(close)})" if close else ""
         raise ImagesError(
             f"The class folder {unknown!r} is not among the {len(labels)} labels{hint}. Name "
-            "every folder by a label or every folder by its output index, or correct --labels."
+            "every folder by a label or every folder by its output index, or give --labels."
         )
     if numbers:
         raise ImagesError(

@@ -32,7 +32,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if text.lstrip().startswith(("{", "[")):
         names = _from_json(path, text)
     else:
-        names = [line.strip() for line in text.rstrip().splitlines()]
+        names = tuple(line.strip() for line in text.rstrip().splitlines())
     if not names:
         raise ImagesError(f"The labels file {path} is empty; {_ACCEPTED}.")
     blank = next((i for i, name in enumerate(names) if not name), None)
@@ -41,38 +41,56 @@ def read_labels(path: Path) -> tuple[str, ...]:
             f"The labels file {path} has no name for output {blank} (a blank line or entry before "
             "the end). A blank would shift every later name; fill it or remove it."
         )
-    return tuple(names)
+    return names
 
 
-def _from_json(path: Path, text: str) -> list[str]:
+def ordered_names(data: object) -> tuple[str, ...]:
+    """Names in output order, from a list or a mapping.
+
+    Args:
+        data: as read from JSON or the like: ``["a", "b"]``, ``{"0": "a", "1": "b"}``,
+            ``{0: "a", 1: "b"}``, or one of these under ``id2label``.
+
+    Raises:
+        ValueError: anything else, or indices that are not 0 .. K-1; the message says what.
+    """
+    if isinstance(data, Mapping):
+        data = data.get("id2label", data)
+    if isinstance(data, Mapping):
+        data = _in_order(data)
+    if not isinstance(data, list | tuple) or not all(isinstance(name, str) for name in data):
+        raise ValueError("not a list of names")
+    return tuple(name.strip() for name in data)
+
+
+def _from_json(path: Path, text: str) -> tuple[str, ...]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ImagesError(
             f"The labels file {path} looks like JSON but is not: {error}; {_ACCEPTED}."
         ) from error
-    if isinstance(data, Mapping):
-        data = _in_order(path, data.get("id2label", data))
-    if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
-        raise ImagesError(f"The labels file {path} is JSON but not a list of names; {_ACCEPTED}.")
-    return [name.strip() for name in data]
+    try:
+        return ordered_names(data)
+    except ValueError as error:
+        raise ImagesError(f"The labels file {path} is JSON but {error}; {_ACCEPTED}.") from error
 
 
-def _in_order(path: Path, by_index: object) -> object:
-    """Values of ``{"0": ..., "1": ...}`` in index order; anything but a mapping as it is."""
-    if not isinstance(by_index, Mapping):
-        return by_index
-    keys = list(by_index)
-    if not all(key.isdecimal() and key.isascii() for key in keys):
-        odd = next(key for key in keys if not (key.isdecimal() and key.isascii()))
-        raise ImagesError(
-            f"The labels file {path} has the key {odd!r} where an output index was expected; "
-            f"{_ACCEPTED}."
+def _in_order(names: Mapping[object, object]) -> list[object]:
+    """The values of ``{0: name, ...}`` or ``{"0": name, ...}`` in index order."""
+    by_index = {_index(key): value for key, value in names.items()}
+    if len(by_index) != len(names) or set(by_index) != set(range(len(names))):
+        found = ", ".join(str(index) for index in list(by_index)[:10])
+        raise ValueError(
+            f"not a name for every output 0 .. {len(names) - 1} exactly once; found the indices "
+            f"{found} ..."
         )
-    names = {int(key): by_index[key] for key in keys}
-    if len(names) != len(keys) or set(names) != set(range(len(names))):
-        raise ImagesError(
-            f"The labels file {path} must name every output 0 .. {len(keys) - 1} exactly once; "
-            f"found the indices {sorted(int(key) for key in keys)[:10]} ..."
-        )
-    return [names[index] for index in range(len(names))]
+    return [by_index[index] for index in range(len(names))]
+
+
+def _index(key: object) -> int:
+    if type(key) is int:
+        return key
+    if isinstance(key, str) and key.isdecimal() and key.isascii():
+        return int(key)
+    raise ValueError(f"has the key {key!r} where an output index was expected")

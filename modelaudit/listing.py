@@ -1,14 +1,12 @@
-"""What ``modelaudit detectors``, ``checks`` and ``inspect`` print."""
+"""What ``modelaudit detectors`` and ``modelaudit checks`` print."""
 
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from detectors import registry
 from modelaudit.checks import CHECKS
-from modelaudit.loaders import LoadOptions, load_model, sha256_of
 
 
 def detectors_text() -> str:
@@ -41,32 +39,6 @@ def checks_text() -> str:
             )
         lines.append("")
     return "\n".join(lines)
-
-
-def inspect_text(model: Path, arch: str | None, num_classes: int | None) -> str:
-    """What a model file is, as far as the file says."""
-    loaded = load_model(model, LoadOptions(arch, num_classes))
-    unknown = "not stated in the file"
-    shape = loaded.input_shape
-    rows = {
-        "file": str(model),
-        "sha256": sha256_of(model),
-        "format": loaded.format,
-        "input": f"{_shape(shape)} ({loaded.layout or 'probably NCHW'}, without the batch)"
-        if shape
-        else unknown,
-        "classes": str(loaded.num_classes) if loaded.num_classes else unknown,
-        "final softmax": "yes" if loaded.logits_module is not None else "none found",
-        "preprocessing": f"{unknown}; a scan finds by clean accuracy what the input needs",
-        **loaded.details,
-    }
-    width = max(map(len, rows))
-    lines = [f"{key:<{width}}  {value}" for key, value in rows.items()]
-    return "\n".join([*lines, *(f"note: {note}" for note in loaded.notes)]) + "\n"
-
-
-def _shape(shape: tuple[int | None, ...]) -> str:
-    return "x".join("?" if extent is None else str(extent) for extent in shape)
 
 
 def _type_name(kind: Any) -> str:

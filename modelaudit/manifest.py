@@ -112,7 +112,7 @@ def _preprocessing(where: str, value: Any) -> PreprocessOptions:
     """``NAME`` or ``{"mean": [...], "std": [...], "input_range": ..., "layout": ...}``."""
     if value is None or isinstance(value, str):
         value = {"name": value}
-    known = {"name", "mean", "std", "input_range", "layout"}
+    known = {"name", "mean", "std", "input_range", "layout", "channel_order"}
     if not isinstance(value, dict) or not set(value) <= known:
         raise ManifestError(
             f"{where}: preprocess must be a name or an object with {', '.join(sorted(known))}."

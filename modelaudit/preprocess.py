@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from modelaudit.classifier import Classifier, OutputKind, Preprocessing, recognise_outputs
+from modelaudit.classifier import Classifier, OutputKind, recognise_outputs
 from modelaudit.errors import ModelFileError
 from modelaudit.images import CleanImages
-from modelaudit.preprocess_options import (
-    PreprocessOptions,
-    candidates,
-    preprocessing_names,
-    resolve,
-)
+from modelaudit.preprocess_options import PreprocessOptions
+from modelaudit.preprocess_table import candidates, narrowed, preprocessing_names
+from modelaudit.preprocessing import Preprocessing
 
 __all__ = [
     "CandidateResult",
@@ -25,8 +23,8 @@ __all__ = [
     "PreprocessOptions",
     "candidates",
     "choose_preprocessing",
+    "narrowed",
     "preprocessing_names",
-    "resolve",
 ]
 
 # Enough to tell candidates apart; ImageNet-sized pools would take long on a CPU.
@@ -63,7 +61,8 @@ class PreprocessChoice:
         num_classes: number of outputs K.
         accuracy: of the chosen one, on ``images`` images.
         images: how many images each candidate was measured on.
-        table: all candidates in the order of simplicity.
+        table: all candidates in the order of simplicity; behind a stated preprocessing that
+            recognises too little, the usual ones.
     """
 
     preprocessing: Preprocessing
@@ -80,6 +79,7 @@ def choose_preprocessing(
     options: Sequence[Preprocessing],
     device: torch.device | str = "cpu",
     num_classes: int | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> PreprocessChoice:
     """Measure the clean accuracy of every candidate and take the best.
 
@@ -89,10 +89,11 @@ def choose_preprocessing(
     Args:
         module: takes the preprocessed batch, returns raw outputs ``[B, K]``.
         pool: labelled clean images; at most 512, spread evenly, are used.
-        options: what to try, simplest first, from :func:`resolve`; with a single one (the user's
-            own choice) this only measures it and recognises the outputs.
+        options: what to try, simplest first, from :func:`narrowed`; with a single one (stated in
+            full) this only measures it and recognises the outputs.
         device: where to compute.
         num_classes: K if it is known; a candidate that gives another number has failed.
+        progress: called after every batch with the share of the candidates that are done.
 
     Raises:
         ModelFileError: every candidate failed.
@@ -101,9 +102,10 @@ def choose_preprocessing(
     pixels, labels = pool.pixels[::step], pool.labels[::step]
     tried: list[CandidateResult] = []
     outcomes: list[tuple[int, CandidateResult, Tensor]] = []
-    for candidate in options:
+    for index, candidate in enumerate(options):
+        alive = partial(progress or _silent, index / len(options))
         try:
-            raw = _raw_outputs(module, candidate, pixels, device, num_classes)
+            raw = _raw_outputs(module, candidate, pixels, device, num_classes, alive)
         # The module is the user's: a wrong layout can raise anything, and it is on record below.
         except Exception as error:
             tried.append(CandidateResult(candidate, None, _one_line(error)))
@@ -133,6 +135,7 @@ def _raw_outputs(
     pixels: Tensor,
     device: torch.device | str,
     num_classes: int | None,
+    alive: Callable[[], None],
 ) -> Tensor:
     """Raw outputs ``[n, K]`` on the CPU; raises ``ValueError`` if they have another shape."""
     channels, height, width = pixels.shape[1:]
@@ -140,12 +143,17 @@ def _raw_outputs(
     parts = []
     for batch in pixels.split(_BATCH):
         raw = classifier(batch.to(classifier.device))
+        alive()
         if raw.ndim != 2 or len(raw) != len(batch):
             raise ValueError(f"outputs [{len(batch)}, K] expected, got {list(raw.shape)}")
         if num_classes is not None and raw.shape[1] != num_classes:
             raise ValueError(f"{num_classes} outputs expected, got {raw.shape[1]}")
         parts.append(raw.cpu())
     return torch.cat(parts)
+
+
+def _silent(share: float) -> None:
+    """Progress that nobody watches."""
 
 
 def _one_line(error: Exception, limit: int = 200) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from modelaudit.verdict import Verdict
 
 #: Changes when a field is removed or changes its meaning (major) or is added (minor).
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Target:
 
 @dataclass(frozen=True)
 class TriedPreprocessing:
-    """A preprocessing that ``auto`` tried; ``accuracy`` is ``None`` where the model refused it."""
+    """A preprocessing that was tried; ``accuracy`` is ``None`` where the model refused it."""
 
     name: str
     accuracy: float | None
@@ -44,7 +44,7 @@ class PreprocessingReport:
     """How pixels become the model's input; see :class:`modelaudit.classifier.Preprocessing`.
 
     Attributes:
-        chosen: ``auto`` or ``given``.
+        chosen: ``auto``, or the places that state it, e.g. ``modelaudit.toml``.
         tried: every candidate with its clean accuracy, in order of simplicity.
     """
 
@@ -68,6 +68,9 @@ class ModelReport:
         classes: names of the K outputs.
         outputs: of the file: ``logits``, ``probabilities``, ``log-probabilities`` or ``sigmoid``
             (one per class).
+        sources: where ``labels`` (the names of the classes), ``mean``, ``std``, ``input_range``,
+            ``channel_order``, ``layout`` and ``image_size`` come from; see
+            :mod:`modelaudit.stated`.
         reference_error: largest difference from the reference runtime's outputs, relative to the
             largest output; ``None`` where there is no reference.
     """
@@ -79,6 +82,7 @@ class ModelReport:
     classes: tuple[str, ...]
     outputs: str
     preprocessing: PreprocessingReport
+    sources: Mapping[str, str]
     reference_error: float | None
     details: Mapping[str, str]
     notes: tuple[str, ...]
@@ -187,7 +191,7 @@ class Report:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of :meth:`Report.to_dict`."""
+    """The JSON Schema of :meth:`Report.to_dict`, and of a scan that failed."""
     text = resources.files("modelaudit").joinpath("report.schema.json").read_text("utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded

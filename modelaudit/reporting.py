@@ -28,6 +28,7 @@ from modelaudit.report import (
     Target,
     TriedPreprocessing,
 )
+from modelaudit.stated import stated_places
 from modelaudit.suspect import Suspect
 from modelaudit.verdict import Decision
 
@@ -102,12 +103,13 @@ def _model(options: ScanOptions, suspect: Suspect, names: tuple[str, ...]) -> Mo
             input_range=used.input_range,
             channel_order=used.channel_order,
             layout=used.layout,
-            chosen="auto" if options.preprocessing.is_auto else "given",
+            chosen=", ".join(stated_places(suspect.fit.sources)) or "auto",
             tried=tuple(TriedPreprocessing(t.name, t.accuracy, t.error) for t in choice.table),
         ),
+        sources=dict(suspect.fit.sources),
         reference_error=suspect.reference_error,
         details=dict(suspect.loaded.details),
-        notes=suspect.loaded.notes,
+        notes=(*suspect.loaded.notes, *suspect.fit.notes),
     )
 
 

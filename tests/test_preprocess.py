@@ -8,16 +8,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modelaudit.classifier import Preprocessing
 from modelaudit.errors import ModelFileError, UsageError
 from modelaudit.images import CleanImages
+from modelaudit.loaders.types import Layout, StatedFacts
 from modelaudit.preprocess import (
     PreprocessOptions,
     candidates,
     choose_preprocessing,
+    narrowed,
     preprocessing_names,
-    resolve,
 )
+from modelaudit.preprocessing import Preprocessing
+from modelaudit.stated import Places
 
 
 def make_pool(pixels: Tensor, labels: Tensor) -> CleanImages:
@@ -164,6 +166,14 @@ def test_a_candidate_that_an_onnx_graph_refuses_does_not_end_the_list():
     assert choice.table[0].error == "ONNX node Conv failed on inputs [60, 3, 4, 5]"
 
 
+def resolve(options: PreprocessOptions, channels: int, layout: Layout | None):
+    """What is left to try with a person's options and a model file's layout."""
+    options.check_channels(channels)
+    file = StatedFacts("the model file", layout=layout)
+    places = Places((options.facts("the command line"),), (file,))
+    return narrowed(places.resolve(channels).facts, channels)
+
+
 def test_a_given_preprocessing_is_only_measured():
     module, pool = knows(Preprocessing())
     options = resolve(PreprocessOptions("imagenet"), 3, "NCHW")
@@ -173,7 +183,7 @@ def test_a_given_preprocessing_is_only_measured():
     assert choice.accuracy < 0.5
 
 
-# What the user gives --------------------------------------------------------------------------
+# What is stated --------------------------------------------------------------------------
 
 
 def test_options_are_kept_as_given():
@@ -195,19 +205,34 @@ def test_the_layout_is_the_users_else_the_files(layout, own):
         PreprocessOptions(mean=(0.5,), layout=layout),
         PreprocessOptions(input_range="0-255", layout=layout),
     ):
-        (only,) = resolve(given, 3, own)
-        assert only.layout == (layout or own or "NCHW")
-        assert not given.is_auto
-
-
-def test_a_layout_alone_leaves_the_choice_to_auto():
-    assert PreprocessOptions().is_auto
-    assert PreprocessOptions.parse("auto", layout="NHWC").is_auto
+        found = resolve(given, 3, own)
+        known = layout or own
+        assert [one.layout for one in found] == ([known] if known else ["NCHW", "NHWC"])
 
 
 def test_one_number_is_for_all_channels_and_the_rest_has_its_default():
-    (given,) = resolve(PreprocessOptions(std=(0.5,)), 4, None)
+    (given,) = resolve(PreprocessOptions(std=(0.5,)), 4, "NCHW")
     assert given == Preprocessing("explicit", std=(0.5,))
+
+
+def test_a_channel_order_alone_leaves_the_usual_ones_of_that_order():
+    def names(order, channels):
+        given = PreprocessOptions.parse(channel_order=order)
+        return [one.name for one in resolve(given, channels, "NCHW")]
+
+    assert names("BGR", 3) == ["bgr", "bgr-0-255", "caffe"]
+    assert names("RGB", 3) == ["as-is", "imagenet", "cifar10", "half", "0-255"]
+    assert names("BGR", 1) == list(preprocessing_names(1))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_numbers_of_a_known_preprocessing_get_its_name(channels):
+    for known in candidates(channels, "NCHW"):
+        means, deviations = known.mean * (channels if len(known.mean) == 1 else 1), known.std
+        spelled_out = PreprocessOptions(
+            None, means, deviations, known.input_range, "NCHW", known.channel_order
+        )
+        assert resolve(spelled_out, channels, None) == (known,)
 
 
 @pytest.mark.parametrize(
@@ -240,10 +265,13 @@ def test_options_that_do_not_fit_the_channels(arguments, channels, said):
         ({"mean": "123.68,116.78,103.94"}, "divide values for 0-255 pixels by 255"),
         ({"input_range": "0-1.0"}, "--input-range is 0-1 or 0-255"),
         ({"layout": "HWC"}, "--layout is NCHW or NHWC"),
+        ({"channel_order": "GBR"}, "--channel-order is RGB or BGR"),
+        ({"mean": "2", "place": "m.toml"}, "m.toml: preprocessing.mean must be from 0 to 1"),
         ({"name": "imagnet"}, "did you mean 'imagenet'"),
         ({"name": 5}, "no preprocessing 5"),
         ({"name": "imagenet", "mean": "0.5"}, "drop it or --mean"),
         ({"name": "imagenet", "input_range": "0-255"}, "drop it or --input-range"),
+        ({"name": "imagenet", "channel_order": "BGR"}, "drop it or --channel-order"),
     ],
 )
 def test_bad_options_fail_before_the_model_is_known(arguments, said):

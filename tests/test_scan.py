@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from modelaudit import loaders, scan, suspect
+from modelaudit import loaders, loading, scan
 from modelaudit.errors import ModelMismatchError, UsageError
 from modelaudit.loaders import load_model
 from modelaudit.report import Report, schema
@@ -152,7 +152,7 @@ def test_disagreement_with_the_reference_runtime_is_an_error(
         assert reference is not None
         return replace(loaded, reference=lambda x: np.roll(reference(x), 1, axis=1))
 
-    monkeypatch.setattr(suspect, "load_model", wrong)
+    monkeypatch.setattr(loading, "load_model", wrong)
     with pytest.raises(ModelMismatchError, match="reference runtime"):
         short_scan(BUNDLED / "clean.onnx")
 

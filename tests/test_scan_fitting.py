@@ -11,10 +11,10 @@ import onnx
 import pytest
 import torch
 from jsonschema import validate
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from onnx import numpy_helper
+from torch import Tensor
 
-from modelaudit import scan, suspect
+from modelaudit import loading, scan
 from modelaudit.errors import (
     ImagesError,
     ModelAuditError,
@@ -22,60 +22,23 @@ from modelaudit.errors import (
     ModelMismatchError,
     UsageError,
 )
+from modelaudit.fitting import fit_images
+from modelaudit.loaders import LoadedModel
+from modelaudit.loaders.types import StatedFacts
+from modelaudit.model_config import ModelConfig
 from modelaudit.options import ScanOptions
 from modelaudit.preflight import run_preflight
 from modelaudit.preprocess import PreprocessOptions
 from modelaudit.report import schema
+from modelaudit.stated import Places
+from modelaudit.stated_checks import Fixed
 from modelaudit.suspect import Suspect, prepare
-
-K = 5
-SIZE = 6
-
-
-def brightest(path: Path, layout: str = "NCHW", channels: int = 3, tail: str = "") -> Path:
-    """An ONNX model whose class is the brightest of the first 5 columns.
-
-    ``tail`` is the operator after the logits, or ``NaN``, which is added to them.
-    """
-    nchw = layout == "NCHW"
-    shape = ["batch", channels, SIZE, SIZE] if nchw else ["batch", SIZE, SIZE, channels]
-    axes = [1, 2] if nchw else [1, 3]
-    nodes = [
-        helper.make_node("ReduceMean", ["input"], ["columns"], axes=axes, keepdims=0),
-        helper.make_node("MatMul", ["columns", "pick"], ["logits"]),
-    ]
-    weights = {"pick": 10 * np.eye(SIZE, K, dtype=np.float32)}
-    if tail == "NaN":
-        nodes.append(helper.make_node("Add", ["logits", "nan"], ["scores"]))
-        weights["nan"] = np.full(K, np.nan, np.float32)
-    elif tail:
-        nodes.append(helper.make_node(tail, ["logits"], ["scores"]))
-    output = "scores" if tail else "logits"
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", K])],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    proto.ir_version = 8
-    onnx.save(proto, str(path))
-    return path
+from tests.brightest import SIZE, K, brightest, write_images
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Colour images of class c: column c is bright."""
-    rng = np.random.default_rng(0)
-    for c in range(K):
-        folder = tmp_path / "images" / str(c)
-        folder.mkdir(parents=True)
-        for i in range(4):
-            pixels = rng.integers(0, 90, (SIZE, SIZE, 3), dtype=np.uint8)
-            pixels[:, c] += 150
-            Image.fromarray(pixels).save(folder / f"{i}.png")
-    return tmp_path / "images"
+    return write_images(tmp_path / "images")
 
 
 def fitted(model: Path, images: Path, **options: Any) -> Suspect:
@@ -102,7 +65,7 @@ def test_layout_of_the_file_is_kept(given: PreprocessOptions, tmp_path: Path, im
     suspect = fitted(brightest(tmp_path / "m.onnx", "NHWC"), images, preprocessing=given)
     assert suspect.choice.preprocessing.layout == "NHWC"
     assert suspect.choice.accuracy == 1.0
-    assert (len(suspect.choice.table) > 1) == given.is_auto
+    assert (len(suspect.choice.table) > 1) == (given == PreprocessOptions(layout=given.layout))
 
 
 def test_layout_of_the_user_goes_before_the_files(tmp_path: Path, images: Path) -> None:
@@ -141,13 +104,13 @@ def test_outputs_that_are_nan_are_not_blamed_on_the_importer(
 def test_nan_on_one_side_only_is_a_mismatch(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = suspect.load_model
+    load = loading.load_model
 
     def wrong(*arguments: Any) -> Any:
         loaded = load(*arguments)
         return replace(loaded, reference=lambda x: np.full((len(x), K), np.nan, np.float32))
 
-    monkeypatch.setattr(suspect, "load_model", wrong)
+    monkeypatch.setattr(loading, "load_model", wrong)
     with pytest.raises(ModelMismatchError):
         fitted(brightest(tmp_path / "m.onnx"), images)
 
@@ -200,12 +163,33 @@ def test_sigmoid_is_in_the_reports_schema(tmp_path: Path, images: Path) -> None:
 def test_image_size_that_contradicts_the_file(
     asked: tuple[int, int], stated: tuple[int | None, int | None], said: str
 ) -> None:
-    with pytest.raises(ImagesError, match=said):
-        suspect._image_size(asked, stated, (5, 5))
+    own = StatedFacts("the command line", image_size=asked)
+    with pytest.raises(ImagesError, match=f"image size of the command line .*{said}"):
+        Places((own,), (), Fixed(size=stated)).resolve()
 
 
-def test_image_size_fills_what_the_file_leaves_open() -> None:
-    assert suspect._image_size((6, 8), (6, None), (5, 5)) == (6, 8)
-    assert suspect._image_size((6, 8), (None, None), (5, 5)) == (6, 8)
-    assert suspect._image_size((6, 8), (6, 8), (5, 5)) == (6, 8)
-    assert suspect._image_size(None, (6, None), (5, 5)) == (6, 5)
+@pytest.mark.parametrize(
+    ("asked", "stated", "expected"),
+    [
+        ((SIZE, 8), (SIZE, None), (SIZE, 8)),
+        ((SIZE, 8), (None, None), (SIZE, 8)),
+        (None, (SIZE, None), (SIZE, SIZE)),
+        (None, (SIZE, SIZE), (SIZE, SIZE)),
+    ],
+)
+def test_image_size_fills_what_the_file_leaves_open(
+    asked: tuple[int, int] | None,
+    stated: tuple[int | None, int | None],
+    expected: tuple[int, int],
+    images: Path,
+) -> None:
+    def module(x: Tensor) -> Tensor:
+        return x.mean((1, 2))[:, :K]
+
+    loaded = LoadedModel(module, "test", (3, *stated), "NCHW", K)  # type: ignore[arg-type]
+    options = ScanOptions(Path("m"), images, image_size=asked, images_per_class=1)
+    fit = fit_images(loaded, ModelConfig(), options, torch.device("cpu"))
+    assert tuple(fit.pool.pixels.shape[2:]) == expected
+    places = {None: "the clean images", (SIZE, 8): "the command line"}
+    known = "the model file" if None not in stated else places[asked]
+    assert fit.sources["image_size"] == known

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from torch import nn
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
 
 Layout = Literal["NCHW", "NHWC"]
 
@@ -56,7 +57,8 @@ class LoadedModel:
     Attributes:
         module: float32 tensor in the file's own layout and value range -> raw outputs ``[B, K]``;
             in eval mode, parameters frozen.
-        format: ``onnx``, ``torchscript``, ``safetensors`` or ``state-dict``.
+        format: ``onnx``, ``torchscript``, ``pt2``, ``huggingface``, ``safetensors`` or
+            ``state-dict``.
         input_shape: shape of one input without the batch dimension, as the file states it; an
             unknown extent is ``None``; the whole is ``None`` when the file does not say.
         layout: the layout that the file's graph expects; ``None`` if the file does not say.
@@ -65,6 +67,9 @@ class LoadedModel:
             its logits keep gradients that a saturated softmax loses.
         reference: an independent implementation (ONNX Runtime) of the same file: float32 array in
             the file's layout -> raw outputs; ``None`` where there is none.
+        reference_tolerance: largest difference from the reference, relative to the largest output,
+            that still counts as the same network. float32 in another order of summation differs by
+            about 1e-6 per layer.
         stated: what the file and the files that belong to it say about classes and input, the
             stronger first.
         notes: sentences for the report.
@@ -78,6 +83,7 @@ class LoadedModel:
     num_classes: int | None = None
     logits_module: nn.Module | None = None
     reference: Callable[[np.ndarray], np.ndarray] | None = None
+    reference_tolerance: float = 1e-3
     stated: tuple[StatedFacts, ...] = ()
     notes: tuple[str, ...] = ()
     details: Mapping[str, str] = field(default_factory=dict)
