@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from modelaudit.errors import ModelFileError
-from modelaudit.loaders.file_kind import ACCEPTED, FileKind, convert_with_tf2onnx, file_kind
+from modelaudit.errors import ModelAuditError, ModelFileError, first_line, is_out_of_memory
+from modelaudit.loaders.file_kind import FileKind, file_kind, require_readable
+from modelaudit.loaders.fingerprint import sha256_of
+from modelaudit.loaders.huggingface.files import HuggingFaceFiles, huggingface_files
 from modelaudit.loaders.types import Layout, LoadedModel, LoadOptions
 
 __all__ = ["Layout", "LoadOptions", "LoadedModel", "load_model", "sha256_of"]
+
+_WITHOUT_GRAPH = ("safetensors", "state-dict")
 
 
 def load_model(path: Path, options: LoadOptions | None = None) -> LoadedModel:
@@ -20,7 +23,8 @@ def load_model(path: Path, options: LoadOptions | None = None) -> LoadedModel:
     The content decides about the format, the extension only where the content is ambiguous.
 
     Args:
-        path: an ONNX file, a TorchScript archive, or weights (safetensors, PyTorch state dict).
+        path: an ONNX file, a TorchScript or torch.export archive, weights (safetensors, PyTorch
+            state dict), or a Hugging Face folder; without ``--arch`` also a file in one.
         options: what the user says about the file.
 
     Raises:
@@ -30,51 +34,39 @@ def load_model(path: Path, options: LoadOptions | None = None) -> LoadedModel:
     """
     path = Path(path)
     options = options or LoadOptions()
-    _require_file(path)
-    loaded = _LOADERS[file_kind(path)](path, options)
-    if options.arch is not None and loaded.format not in ("safetensors", "state-dict"):
+    try:
+        loaded = _load(path, options)
+    except ModelAuditError:
+        raise
+    # The libraries that parse damaged files raise anything.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelFileError(
+            f"{path} cannot be loaded ({first_line(error)}). The file is damaged, or uses what "
+            "this version does not know: copy it again, or export it again or to another format."
+        ) from error
+    if options.arch is not None and loaded.format not in _WITHOUT_GRAPH:
         note = f"--arch {options.arch} is ignored: the {loaded.format} file holds its own graph."
         loaded = replace(loaded, notes=(*loaded.notes, note))
     return loaded
 
 
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes.
-
-    Raises:
-        ModelFileError: the file cannot be read.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelFileError(f"Cannot read {path}: {error.strerror or error}.") from error
-
-
-def _require_file(path: Path) -> None:
-    if path.is_dir():
-        if (path / "saved_model.pb").is_file():
-            raise ModelFileError(
-                f"{path} is a TensorFlow SavedModel, which is not read directly. "
-                f"{convert_with_tf2onnx('--saved-model', path)}"
-            )
-        raise ModelFileError(f"{path} is a directory; expected a model file: {ACCEPTED}.")
-    if not path.exists():
-        raise ModelFileError(
-            f"There is no model file {path}. Check the path; accepted: {ACCEPTED}."
-        )
-    if not path.is_file():
-        raise ModelFileError(f"{path} is not a regular file; expected {ACCEPTED}.")
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise ModelFileError(f"Cannot read {path}: {error.strerror or error}.") from error
-    if empty:
-        raise ModelFileError(f"{path} is empty; expected {ACCEPTED}.")
+def _load(path: Path, options: LoadOptions) -> LoadedModel:
+    folder = huggingface_files(path) if path.is_dir() or options.arch is None else None
+    if folder is not None:
+        return _huggingface(folder, options)
+    require_readable(path)
+    return _LOADERS[file_kind(path)](path, options)
 
 
 # The loaders' libraries are imported when they are needed: onnx and torchvision are slow to load.
+def _huggingface(files: HuggingFaceFiles, options: LoadOptions) -> LoadedModel:
+    from modelaudit.loaders.huggingface.load import load_huggingface
+
+    return load_huggingface(files, options)
+
+
 def _onnx(path: Path, options: LoadOptions) -> LoadedModel:
     from modelaudit.loaders.onnx_file import load_onnx
 
@@ -85,6 +77,12 @@ def _torchscript(path: Path, options: LoadOptions) -> LoadedModel:
     from modelaudit.loaders.torchscript import load_torchscript
 
     return load_torchscript(path, options)
+
+
+def _pt2(path: Path, options: LoadOptions) -> LoadedModel:
+    from modelaudit.loaders.pt2 import load_pt2
+
+    return load_pt2(path, options)
 
 
 def _state_dict(path: Path, options: LoadOptions) -> LoadedModel:
@@ -102,6 +100,7 @@ def _safetensors(path: Path, options: LoadOptions) -> LoadedModel:
 _LOADERS: Mapping[FileKind, Callable[[Path, LoadOptions], LoadedModel]] = {
     "onnx": _onnx,
     "torchscript": _torchscript,
+    "pt2": _pt2,
     "state-dict": _state_dict,
     "safetensors": _safetensors,
 }

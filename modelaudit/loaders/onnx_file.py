@@ -22,8 +22,12 @@ from modelaudit.loaders.onnx_graph.node import Node
 from modelaudit.loaders.onnx_graph.read import infer_shapes, read_model
 from modelaudit.loaders.onnx_graph.reference import OnnxRuntimeReference
 from modelaudit.loaders.onnx_graph.signature import Signature, read_signature
+from modelaudit.loaders.onnx_metadata import read_metadata
 from modelaudit.loaders.types import LoadedModel, LoadOptions
 
+# Accepted differences from ONNX Runtime, relative to the largest output. float32 in another order
+# of summation differs by about 1e-6 per layer, and by a step where it tips a rounding to 8 bits.
+_TOLERANCE, _QUANTISED_TOLERANCE = 1e-3, 0.1
 _FLAT = "modelaudit/flat"
 _LONGEST_METADATA = 200
 _MOST_CHANNELS = 4
@@ -56,6 +60,8 @@ def load_onnx(path: Path, options: LoadOptions) -> LoadedModel:
     shape = _probe_shape(signature)
     graph, adapter, slow = any_batch(graph, shape, signature.batch)
     notes.extend([slow] if slow else [])
+    stated, ignored = read_metadata({entry.key: entry.value for entry in model.metadata_props})
+    notes.extend(ignored)
     module = adapter(graph)
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -68,6 +74,8 @@ def load_onnx(path: Path, options: LoadOptions) -> LoadedModel:
         num_classes=signature.num_classes or scores.shape[1],
         logits_module=_logits_module(graph, adapter, images, scores),
         reference=OnnxRuntimeReference(path, signature.output, signature.batch, external),
+        reference_tolerance=_QUANTISED_TOLERANCE if graph.quantised else _TOLERANCE,
+        stated=(stated,),
         notes=tuple(notes),
         details=details,
     )

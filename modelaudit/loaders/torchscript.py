@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import functools
 import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modelaudit.errors import ModelFileError, UnsafeModelError
+from modelaudit.errors import ModelFileError
+from modelaudit.loaders.outputs import require_matrix
+from modelaudit.loaders.torchscript_archive import TorchScriptArchive
 from modelaudit.loaders.types import LoadedModel, LoadOptions
-
-# TorchScript is a small language of its own that cannot call Python, but these of its operators
-# reach files. They have no place in a classifier, and loading alone can run __setstate__.
-_FILE_ACCESS = re.compile(r"\b(?:torch|ops\.aten)\.(save|from_file|load)\(")
 
 
 class TorchScriptModule(nn.Module):
@@ -32,13 +29,21 @@ class TorchScriptModule(nn.Module):
     into constants that ``.to(device)`` leaves where they are, so it is not used.
 
     Args:
-        script: the loaded archive.
+        script: the loaded archive, frozen and in eval mode.
         dtype: floating-point type of its parameters.
+        load: loads the archive for another device; ``None`` if ``.to`` is enough.
     """
 
-    def __init__(self, script: torch.jit.ScriptModule, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        script: torch.jit.ScriptModule,
+        dtype: torch.dtype,
+        load: Callable[[torch.device], torch.jit.ScriptModule] | None = None,
+    ) -> None:
         super().__init__()
         self.script = script.float() if dtype != torch.float32 else script
+        self._load = load
+        self._device = torch.device("cpu")
         self._file_dtype = dtype
         self._compute_dtype = torch.float32
         self._tried = dtype == torch.float32
@@ -47,10 +52,7 @@ class TorchScriptModule(nn.Module):
         """Raw outputs ``[B, K]``; raises ``ValueError`` if there are none of that shape."""
         with torch.jit.optimized_execution(False):
             outputs = self._call(x)
-        found = first_matrix(outputs, len(x))
-        if found is None:
-            raise ValueError(f"outputs [{len(x)}, K] expected, got {_shape_of(outputs)}")
-        return found
+        return require_matrix(outputs, len(x))
 
     def _call(self, x: Tensor) -> object:
         """Call the script; a graph with its own dtype inside falls back to the file's dtype."""
@@ -69,20 +71,32 @@ class TorchScriptModule(nn.Module):
         self._tried = True
         return outputs
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TorchScriptModule:
+        """Also move devices that the code names, which only loading anew can."""
+        device = fn(torch.empty(0, device=self._device)).device
+        if self._load is not None and device.type != self._device.type:
+            self.script = self._load(device).to(self._compute_dtype)
+        self._device = device
+        super()._apply(fn, recurse)
+        return self
+
 
 def load_torchscript(path: Path, options: LoadOptions) -> LoadedModel:
     """Load a TorchScript archive; no Python code from the file runs.
+
+    Devices that the code names (a model traced on a GPU makes its constants there) are replaced by
+    the one that the model runs on.
 
     Args:
         path: the archive.
         options: ``num_classes`` is passed on.
 
     Raises:
-        UnsafeModelError: its code reads or writes files.
+        UnsafeModelError: its code reads or writes files, or it is a zip bomb.
         ModelFileError: damaged, made for another torch, or not a function of one tensor.
     """
-    _refuse_file_access(path)
-    script = _load(path)
+    archive = TorchScriptArchive(path)
+    script = _load(archive, torch.device("cpu"))
     schema = _schema(path, script)
     inputs = schema.arguments[1:]  # the first one is self
     required = [argument.name for argument in inputs if not argument.has_default_value()]
@@ -91,16 +105,15 @@ def load_torchscript(path: Path, options: LoadOptions) -> LoadedModel:
             f"{path} takes {len(required)} inputs ({', '.join(required)}); an image classifier "
             "takes one batch of images. Export a module that does."
         )
-    script.eval()
     parameters = list(script.parameters())
-    for parameter in parameters:
-        parameter.requires_grad_(False)
     dtypes = {p.dtype for p in parameters if p.is_floating_point()}
     dtype = next(iter(dtypes)) if len(dtypes) == 1 else torch.float32
     first_conv = next((p for p in parameters if p.ndim == 4), None)
     channels = first_conv.shape[1] if first_conv is not None else None
     return LoadedModel(
-        module=TorchScriptModule(script, dtype).eval(),
+        module=TorchScriptModule(
+            script, dtype, functools.partial(_load, archive) if archive.names_devices else None
+        ).eval(),
         format="torchscript",
         input_shape=(channels, None, None) if channels in (1, 3, 4) else None,
         num_classes=options.num_classes,
@@ -114,32 +127,23 @@ def load_torchscript(path: Path, options: LoadOptions) -> LoadedModel:
     )
 
 
-def first_matrix(outputs: object, batch: int) -> Tensor | None:
-    """The first tensor ``[batch, K]`` among nested tuples, lists and dicts, in their order."""
-    if isinstance(outputs, Tensor):
-        return outputs if outputs.ndim == 2 and len(outputs) == batch else None
-    if isinstance(outputs, Mapping):
-        outputs = list(outputs.values())
-    if isinstance(outputs, tuple | list):
-        for output in outputs:
-            found = first_matrix(output, batch)
-            if found is not None:
-                return found
-    return None
-
-
-def _load(path: Path) -> torch.jit.ScriptModule:
+def _load(archive: TorchScriptArchive, device: torch.device) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
         # Deprecated in favour of torch.export, but the files are around and stay readable.
         warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", DeprecationWarning)
         try:
-            return torch.jit.load(str(path), map_location="cpu")
+            script = torch.jit.load(archive.for_device(device), map_location=device)
         except (RuntimeError, ValueError, EOFError, OSError) as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ModelFileError(
-                f"{path} cannot be loaded as TorchScript by torch {torch.__version__}: {reason}"
+                f"{archive.path} cannot be loaded as TorchScript by torch {torch.__version__}: "
+                f"{reason}"
             ) from error
+    script.eval()
+    for parameter in script.parameters():
+        parameter.requires_grad_(False)
+    return script
 
 
 def _schema(path: Path, script: torch.jit.ScriptModule) -> torch.FunctionSchema:
@@ -152,25 +156,6 @@ def _schema(path: Path, script: torch.jit.ScriptModule) -> torch.FunctionSchema:
         ) from error
 
 
-def _refuse_file_access(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sources = {
-                name: archive.read(name).decode("utf-8", errors="replace")
-                for name in archive.namelist()
-                if name.endswith(".py")
-            }
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise ModelFileError(f"{path} is a damaged TorchScript archive: {error}") from error
-    for name, source in sources.items():
-        found = _FILE_ACCESS.search(source)
-        if found:
-            raise UnsafeModelError(
-                f"{path} is refused: its code calls torch.{found[1]} ({name}), which reads or "
-                "writes files. A classifier has no need to; export it to ONNX from its source."
-            )
-
-
 def _notes(schema: torch.FunctionSchema, dtype: torch.dtype) -> tuple[str, ...]:
     notes = []
     returned = schema.returns
@@ -181,9 +166,3 @@ def _notes(schema: torch.FunctionSchema, dtype: torch.dtype) -> tuple[str, ...]:
         name = str(dtype).removeprefix("torch.")
         notes.append(f"The weights are {name}; they are computed with in float32 where possible.")
     return tuple(notes)
-
-
-def _shape_of(outputs: object) -> str:
-    if isinstance(outputs, Tensor):
-        return str(list(outputs.shape))
-    return type(outputs).__name__

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from modelaudit.errors import ModelFileError, UnsafeModelError, UsageError
 from modelaudit.loaders import LoadOptions, load_model
+from modelaudit.loaders.architectures import resolve_architecture
+from modelaudit.loaders.nearest import Candidate, nearest
 
 FACTORIES = f"{__name__}:"
 
@@ -65,6 +67,10 @@ def x() -> Tensor:
         lambda s: {"model": {"state_dict": s}},
         lambda s: {f"module.{k}": v for k, v in s.items()},
         lambda s: {"state_dict": {f"module._orig_mod.model.{k}": v for k, v in s.items()}},
+        lambda s: {f"model.module.model.{k}": v for k, v in s.items()},
+        lambda s: {f"net.backbone.{k}": v for k, v in s.items()},
+        lambda s: {k.replace(".", "._orig_mod.", 1): v for k, v in s.items()},
+        lambda s: {k if k.startswith("a_") else f"module.{k}": v for k, v in s.items()},
         lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")},
         lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},
     ],
@@ -157,6 +163,52 @@ def test_weights_of_another_architecture(tmp_path):
     assert "unexpected: layer0.weight" in message
     assert "shape: norm.weight: [9] in the file, [4] expected" in message
     assert len(message.splitlines()) <= 12
+
+
+def resnet18(num_classes: int = 7) -> dict[str, Tensor]:
+    return torchvision.models.resnet18(weights=None, num_classes=num_classes).state_dict()
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
+@pytest.mark.parametrize("name", ["m.pth", "m.safetensors"])
+def test_a_missing_arch_is_named_when_it_is_sure(tmp_path, prefix, name):
+    weights = {prefix + key: value for key, value in resnet18().items()}
+    if name.endswith("pth"):
+        save(weights, tmp_path / name)
+    else:
+        safetensors.torch.save_file(weights, tmp_path / name)
+    with pytest.raises(UsageError, match="These weights fit --arch resnet18 exactly; give it"):
+        load_model(tmp_path / name)
+
+
+def test_the_nearest_architectures_and_the_first_differences(tmp_path):
+    path = save(resnet18(), tmp_path / "m.pth")
+    with pytest.raises(ModelFileError) as caught:
+        load_model(path, LoadOptions(arch="resnet50"))
+    message = str(caught.value)
+    assert "These weights fit --arch resnet18 exactly" in message
+    assert "missing: layer1.0.conv3.weight" in message
+    assert len(message.splitlines()) <= 10
+
+
+def test_similar_architectures_are_ranked(tmp_path):
+    weights = {k: v for k, v in resnet18().items() if not k.startswith("layer4.1.")}
+    found = nearest(weights)
+    assert [candidate.arch for candidate in found] == ["resnet18", "resnet34", "resnet50"]
+    assert 0.8 < found[0].similarity < 1
+    with pytest.raises(UsageError, match=r"Nearest torchvision architectures: resnet18 \(\d\d%"):
+        load_model(save(weights, tmp_path / "m.pth"))
+
+
+def test_weights_like_nothing_in_torchvision(tmp_path):
+    with pytest.raises(UsageError, match="No torchvision architecture is similar"):
+        load_model(save(Small().state_dict(), tmp_path / "m.pth"))
+
+
+@pytest.mark.parametrize("arch", ["swin_t", "mnasnet0_5"])
+def test_other_families_are_found(arch):
+    weights = resolve_architecture(arch).build(9).state_dict()
+    assert nearest(weights)[0] == Candidate(arch, 1.0)
 
 
 def test_wrong_num_classes(tmp_path):
