@@ -35,6 +35,9 @@ REGISTRY: Mapping[str, Entry] = MappingProxyType(
         "l-red-sparse": Entry(
             LRed, {"embedding": "sparse"}, f"L-RED, sparse: {EMBEDDINGS['sparse'].sees}", True
         ),
+        "l-red-warp": Entry(
+            LRed, {"embedding": "warp"}, f"L-RED, warp: {EMBEDDINGS['warp'].sees}", False
+        ),
     }
 )
 

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from detectors.embeddings.additive import Additive
 from detectors.embeddings.protocol import Embedding
 from detectors.embeddings.sparse import Sparse
+from detectors.embeddings.warp import Warp
 
 EMBEDDINGS: Mapping[str, Embedding] = MappingProxyType(
-    {embedding.name: embedding for embedding in (Additive(), Sparse())}
+    {embedding.name: embedding for embedding in (Additive(), Sparse(), Warp())}
 )
 
-__all__ = ["EMBEDDINGS", "Additive", "Embedding", "Sparse"]
+__all__ = ["EMBEDDINGS", "Additive", "Embedding", "Sparse", "Warp"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from detectors.embeddings import EMBEDDINGS, Embedding
+from detectors.embeddings.warp import cosine_basis
 
 
 @pytest.fixture(params=list(EMBEDDINGS))
@@ -16,13 +17,13 @@ def embedding(request: pytest.FixtureRequest) -> Embedding:
 def test_initial_pattern_changes_nothing(embedding: Embedding) -> None:
     x = torch.rand(3, 3, 6, 6)
     theta = embedding.init(3, (3, 6, 6))
-    assert torch.equal(embedding.apply(x, theta), x)
+    assert torch.allclose(embedding.apply(x, theta), x, atol=1e-5)
     assert torch.equal(embedding.size(theta), torch.zeros(3))
 
 
 def test_stamped_pixels_stay_valid(embedding: Embedding) -> None:
     x = torch.rand(3, 3, 6, 6)
-    theta = torch.randn(3, 3, 6, 6) * 3
+    theta = torch.randn(embedding.init(3, (3, 6, 6)).shape) * 3
     stamped = embedding.apply(x, theta)
     assert stamped.min() >= 0
     assert stamped.max() <= 1
@@ -62,3 +63,34 @@ def test_sparse_does_not_spend_on_saturated_pixels() -> None:
     gradient = torch.tensor([[[[9.0, 1.0], [0.5, 0.1]]]])
     stepped = EMBEDDINGS["sparse"].step(theta, gradient, torch.tensor([0.25]))
     assert stepped.flatten().tolist() == [1.0, 0.25, 0.0, 0.0]
+
+
+def test_a_constant_flow_of_the_warp_shifts_the_image() -> None:
+    warp = EMBEDDINGS["warp"]
+    x = torch.rand(1, 3, 9, 7)
+    theta = warp.init(1, (3, 9, 7))
+    theta[0, 0, 0, 0], theta[0, 1, 0, 0] = 1.0, 2.0  # one pixel along x, two along y
+    assert torch.allclose(warp.apply(x, theta)[:, :, :-2, :-1], x[:, :, 2:, 1:], atol=1e-5)
+    assert warp.size(theta).item() == pytest.approx(5**0.5)
+
+
+def test_the_size_of_a_warp_is_its_root_mean_square_displacement() -> None:
+    """A ramp image shows by how much every pixel was moved."""
+    warp = EMBEDDINGS["warp"]
+    height, width = 16, 12
+    theta = 0.1 * torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    ramps = torch.stack(
+        [
+            torch.arange(width).expand(height, width) / width,
+            torch.arange(height)[:, None].expand(height, width) / height,
+        ]
+    )
+    moved = warp.apply(ramps[:, None].float(), theta.expand(2, -1, -1, -1))[:, 0]
+    flow = (moved - ramps) * torch.tensor([width, height]).view(2, 1, 1)
+    inside = flow[:, 2:-2, 2:-2]  # at the border the ramps end
+    rows, columns = cosine_basis(height, 4), cosine_basis(width, 4)
+    expected = rows @ theta[0] @ columns.T
+    assert torch.allclose(inside, expected[:, 2:-2, 2:-2], atol=1e-4)
+    assert expected.square().sum(0).mean().sqrt().item() == pytest.approx(
+        warp.size(theta).item(), rel=1e-5
+    )

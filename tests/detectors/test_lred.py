@@ -102,7 +102,7 @@ def test_settings_from_text() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("nope", {}, "there are: l-red, l-red-sparse"),
+        ("nope", {}, "there are: l-red, l-red-sparse, l-red-warp"),
         ("l-red", {"nope": "1"}, "no setting 'nope'"),
         ("l-red", {"pi": "many"}, "type float"),
         ("l-red", {"pi": "1.5"}, "between 0 and 1"),
