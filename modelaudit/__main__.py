@@ -17,7 +17,9 @@ from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED
 
 def main() -> None:
     """Run the command line and exit."""
-    signal.signal(signal.SIGTERM, _interrupt)  # so that workers and their folders are cleaned up
+    for name in ("SIGTERM", "SIGHUP"):  # so that workers and their folders are cleaned up
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
     sys.exit(run())
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,6 @@ from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED
 if TYPE_CHECKING:
     from modelaudit.failure import Failure
     from modelaudit.isolation.limits import Limits
-    from modelaudit.options import ScanOptions
     from modelaudit.report import Report
 
 EXIT_CODES: Mapping[str, int] = {"no-backdoor-found": 0, "backdoored": 1, "inconclusive": 3}
@@ -217,32 +217,29 @@ def scan(
     from modelaudit.progress import stage_progress
     from modelaudit.run import run_scan
 
-    limits = _limits(limit, isolation)
-    preprocessing = PreprocessOptions.parse(
-        preprocess, mean, std, input_range, layout, channel_order
-    )
-    options = ScanOptions(
-        model=model,
-        clean_dir=clean_dir,
-        labels=labels,
-        arch=arch,
-        num_classes=num_classes,
-        preprocessing=preprocessing,
-        image_size=_parse_size(image_size),
-        images_per_class=images_per_class,
-        detectors=tuple(detector or ()),
-        settings=parse_settings(set_ or []),
-        alpha=alpha,
-        accuracy_floor=accuracy_floor,
-        device=device,
-        seed=seed,
-    )
-    try:
+    with _failure_reported(model, format_, outputs):
+        limits = _limits(limit, isolation)
+        preprocessing = PreprocessOptions.parse(
+            preprocess, mean, std, input_range, layout, channel_order
+        )
+        options = ScanOptions(
+            model=model,
+            clean_dir=clean_dir,
+            labels=labels,
+            arch=arch,
+            num_classes=num_classes,
+            preprocessing=preprocessing,
+            image_size=_parse_size(image_size),
+            images_per_class=images_per_class,
+            detectors=tuple(detector or ()),
+            settings=parse_settings(set_ or []),
+            alpha=alpha,
+            accuracy_floor=accuracy_floor,
+            device=device,
+            seed=seed,
+        )
         with stage_progress(quiet) as progress:
             report = run_scan(options, limits, progress)
-    except ModelAuditError as error:
-        _report_failure(options, error, format_, outputs)
-        raise
     problems = _write(report, outputs)
     _print(report, format_, quiet)
     if problems:
@@ -402,17 +399,20 @@ def _limits(texts: list[str] | None, isolation: bool) -> Limits | None:
     return Limits.parse(texts or []) if isolation else None
 
 
-def _report_failure(
-    options: ScanOptions, error: ModelAuditError, format_: str, outputs: list[Path]
-) -> None:
-    """A scan that failed leaves a report too; stderr gets the error."""
-    from modelaudit.failure import failure_of
+@contextmanager
+def _failure_reported(model: Path, format_: str, outputs: list[Path]) -> Iterator[None]:
+    """A scan that fails leaves a report too, in place of any older one; stderr gets the error."""
+    try:
+        yield
+    except Exception as error:
+        from modelaudit.failure import failure_of
 
-    failure = failure_of(options, error)
-    for problem in _write(failure, outputs):
-        print(f"modelaudit: error: {problem}", file=sys.stderr)
-    if format_ != "text":
-        _print(failure, format_, quiet=False)
+        failure = failure_of(model, error)
+        for problem in _write(failure, outputs):
+            print(f"modelaudit: error: {problem}", file=sys.stderr)
+        if format_ != "text":
+            _print(failure, format_, quiet=False)
+        raise
 
 
 def _write(report: Report | Failure, outputs: list[Path]) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ class EvaluateOptions:
     Attributes:
         manifest: JSON file; see :mod:`modelaudit.manifest`.
         jobs: scans at the same time, each in a process of its own with its share of the cores.
-        limits: of each process; ``None`` runs without isolation, a single job in this process.
+        limits: of each process, but the memory is that of all together; ``None`` runs without
+            isolation, a single job in this process.
         output: JSON report, rewritten after every model; finished models in it are kept.
     """
 
@@ -110,8 +111,11 @@ def _scanner(
     if options.limits is None and options.jobs == 1:
         return lambda scan_options: run_scan(scan_options, None)
     threads = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else None
+    limits = options.limits
+    if limits is not None:
+        limits = replace(limits, memory=max(1, limits.memory // options.jobs))
     return lambda scan_options: scan_in_worker(
-        scan_options, options.limits, threads=threads, cancelled=cancelled
+        scan_options, limits, threads=threads, cancelled=cancelled
     )
 
 
@@ -150,7 +154,7 @@ def _fingerprint(options: ScanOptions) -> str:
     """Changes with the model file, the options and the version, so that a resume is safe."""
     try:
         content = f"{sha256_of(options.model)} {read_model_config(options.model)!r}"
-    except ModelAuditError:
+    except (ModelAuditError, OSError):
         content = "unreadable"
     text = f"{__version__} {content} {options!r}"
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from modelaudit import __version__
 from modelaudit.errors import ModelAuditError
-from modelaudit.options import ScanOptions
+from modelaudit.isolation.conversation import STARTING
 from modelaudit.plain import to_plain
 from modelaudit.report import SCHEMA_VERSION
-
-#: The stage of a failure before the first stage of a scan.
-STARTING = "starting"
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,12 @@ class Failure:
 
     Attributes:
         verdict: always ``error``: nothing is known about the model.
-        settings: the options of the scan.
     """
 
     schema_version: str
     verdict: Literal["error"]
     error: FailureCause
     model: FailedModel
-    settings: Mapping[str, Any]
     environment: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,13 +55,13 @@ class Failure:
         return plain
 
 
-def failure_of(options: ScanOptions, error: ModelAuditError) -> Failure:
-    """The report of a scan with ``options`` that ended in ``error``."""
+def failure_of(model: Path, error: Exception) -> Failure:
+    """The report of a scan of ``model`` that ended in ``error``."""
+    stage = error.stage if isinstance(error, ModelAuditError) else None
     return Failure(
         SCHEMA_VERSION,
         "error",
-        FailureCause(type(error).__name__, error.stage or STARTING, str(error)),
-        FailedModel(str(options.model)),
-        to_plain(options),
+        FailureCause(type(error).__name__, stage or STARTING, str(error)),
+        FailedModel(str(model)),
         {"modelaudit": __version__},
     )

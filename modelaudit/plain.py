@@ -6,6 +6,8 @@ value must have the type that the dataclass states.
 
 from __future__ import annotations
 
+import math
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -14,6 +16,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+
+# What steers a terminal or changes the order of text on it, and halves of characters.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LARGEST_INTEGER = 2**64
 
 
 def to_plain(value: Any) -> Any:
@@ -105,4 +113,36 @@ def _tuple(kinds: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
 def _require(kind: type, value: Any, place: str) -> Any:
     if type(value) is not kind:
         raise ValueError(f"{place}: {kind.__name__} expected, found {type(value).__name__}")
+    return value
+
+
+def printable(text: str, lines: bool = False) -> str:
+    """Text with escapes (``\\x1b``) for what a terminal would not show but do.
+
+    Args:
+        lines: whether the text may have several.
+    """
+
+    def escaped(found: re.Match[str]) -> str:
+        return "\n" if lines and found[0] == "\n" else ascii(found[0])[1:-1]
+
+    return _UNPRINTABLE.sub(escaped, text)
+
+
+def harmless(value: Any) -> Any:
+    """JSON values of a stranger, with all text in them :func:`printable`.
+
+    Raises:
+        ValueError: numbers that JSON does not have, or that no machine computes with.
+    """
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(key): harmless(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [harmless(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"a number expected, found {value}")
+    if isinstance(value, int) and abs(value) >= _LARGEST_INTEGER:
+        raise ValueError("a number of at most 64 bits expected")
     return value

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from modelaudit.errors import ModelAuditError, WorkerCrashError
 from modelaudit.inspection import Inspection, inspect_model
+from modelaudit.isolation.conversation import StageProgress
 from modelaudit.isolation.limits import Limits
-from modelaudit.isolation.supervisor import StageProgress, run_task
+from modelaudit.isolation.supervisor import run_task
 from modelaudit.options import ScanOptions
-from modelaudit.plain import from_plain, to_plain
+from modelaudit.plain import from_plain, harmless, to_plain
 from modelaudit.report import Report
 
 T = TypeVar("T")
@@ -61,10 +62,10 @@ def run_inspection(
 
 
 def _typed(kind: type[T], plain: Any) -> T:
-    """What a worker sent, if it has the form that it must have."""
+    """What a worker sent, if it has the form that it must have; safe to print."""
     try:
-        return from_plain(kind, plain)
-    except ValueError as error:
+        return from_plain(kind, harmless(plain))
+    except (ValueError, RecursionError) as error:
         raise WorkerCrashError(f"The worker process sent an odd report ({error}).") from error
 
 

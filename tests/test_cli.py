@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -225,3 +226,16 @@ def test_settings_are_parsed() -> None:
     assert parsed == {"a": {"b": "1", "c": "x=y"}, "d": {"e": "2"}}
     with pytest.raises(UsageError):
         cli.parse_settings(["a=1"])
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--alpha", "7"), ("--limit", "disk=1"), ("--mean", "x"), ("--detector", "none")]
+)
+def test_every_failure_of_a_scan_replaces_an_older_report(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, wrong: tuple[str, str]
+) -> None:
+    output = tmp_path / "report.json"
+    output.write_text('{"verdict": "no-backdoor-found"}')
+    code, _ = scan(capsys, MODEL, "--clean-dir", IMAGES, "--output", output, *wrong)
+    assert code == 2
+    assert json.loads(output.read_text())["verdict"] == "error"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
-from modelaudit.plain import from_plain, to_plain
+from modelaudit.plain import from_plain, harmless, printable, to_plain
 
 
 class Colour(StrEnum):
@@ -71,3 +71,19 @@ def test_other_forms_are_refused(key: str, value: object) -> None:
 def test_only_plain_types_go_out() -> None:
     with pytest.raises(TypeError, match="object has no plain form"):
         to_plain({"x": object()})
+
+
+def test_text_of_a_stranger_does_not_steer_a_terminal() -> None:
+    assert printable("Kätzchen \u3000 \x1b[2J\r\n\x9b \u202e\ud800") == (
+        "Kätzchen \u3000 \\x1b[2J\\r\\n\\x9b \\u202e\\ud800"
+    )
+    assert printable("a\nb\r", lines=True) == "a\nb\\r"
+    assert harmless({"a\n": ["\x1b", 1, 0.5, True, None]}) == {
+        "a\\n": ["\\x1b", 1, 0.5, True, None]
+    }
+
+
+@pytest.mark.parametrize("number", ["1e999", "NaN", "-Infinity", str(2**64)])
+def test_odd_numbers_are_refused(number: str) -> None:
+    with pytest.raises(ValueError, match="number"):
+        harmless(json.loads(f'[{{"x": {number}}}]'))

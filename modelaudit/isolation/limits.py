@@ -14,6 +14,7 @@ from modelaudit.errors import UsageError
 NOT_LIMITED = "not limited"
 
 _GIB = 2**30
+_LARGEST = 2**60  # the system counts with 64 bits
 _SHARE_OF_MEMORY = 0.8
 _SIZE_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": _GIB, "t": 2**40}
 _TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -38,7 +39,7 @@ class Limits:
 
     Attributes:
         memory: bytes beyond what the program itself needs; 80 % of the machine's by default.
-        cpu_time: seconds of processor time, over all cores.
+        cpu_time: seconds of processor time, over all cores, and of wall-clock time.
         stall: seconds of wall-clock time that may pass without any progress.
         open_files: open files at a time.
         file_size: bytes of the largest file that it may write.
@@ -52,8 +53,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if getattr(self, field.name) < 1:
-                raise UsageError(f"--limit {option_name(field.name)} must be at least 1.")
+            if not 1 <= getattr(self, field.name) <= _LARGEST:
+                raise UsageError(
+                    f"--limit {option_name(field.name)} must be at least 1 and at most {_LARGEST}."
+                )
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> Limits:

@@ -10,6 +10,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from modelaudit.isolation.landlock import forbid_writes_outside
@@ -58,6 +59,10 @@ def _attempt(action: Callable[[], None], done: str) -> str:
 
 def _limit_resources(limits: Limits) -> None:
     import resource  # POSIX only
+
+    # Where memory runs out, the system shall end this process, not the one that watches it.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
     def lower(kind: int, soft: int, hard: int) -> None:
         _, ceiling = resource.getrlimit(kind)

@@ -37,6 +37,8 @@ def main() -> None:
         channel.send({"result": _run(request, limits, confinement, channel.progress)})
     except Exception as error:  # every failure becomes a message; the supervisor judges it
         channel.send({"error": _describe(error)})
+    except SystemExit:  # a library's: the supervisor says that nothing came
+        os._exit(1)
     # What a library set up for the end of the process must not delay or change what was said.
     os._exit(0)
 

@@ -29,6 +29,8 @@ def sha256_of(path: Path) -> str:
 
 
 def _sha256_of_file(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise ModelFileError(f"{path} is not a regular file.")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

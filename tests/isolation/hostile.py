@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,3 +62,59 @@ def lie() -> nn.Module:
 
 def fail() -> nn.Module:
     raise KeyError("no such layer")
+
+
+def channel() -> Any:
+    """The worker's own way to talk to the supervisor."""
+    return next(thing for thing in gc.get_objects() if type(thing).__name__ == "_Channel")
+
+
+def never_stop_talking() -> nn.Module:
+    while True:
+        channel().send({"progress": ["loading the model", 0.5]})
+        time.sleep(0.02)
+
+
+def hang_up() -> nn.Module:
+    """Closes the channel, and lives on."""
+    channel()._stream.close()
+    time.sleep(3600)
+    return fits()
+
+
+def leave_a_child() -> nn.Module:
+    """Its child is in a session of its own and holds the channel open."""
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(60)
+        os._exit(0)
+    os._exit(3)
+
+
+def send_odd_progress() -> nn.Module:
+    for share in (b"1" + b"0" * 4000, b"NaN", b"-1", b"true", b'"x"', b"null"):
+        channel()._stream.write(b'{"progress": ["odd", ' + share + b"]}\n")
+    return fits()
+
+
+def send_too_many_values() -> nn.Module:
+    channel()._stream.write(b'{"result": [' + b"0," * 10_000_001 + b"0]}\n")
+    return fits()
+
+
+def steer_the_terminal() -> nn.Module:
+    channel().send({"progress": ["\x1b[2Jstage\ud800", 0.5]})
+    raise RuntimeError("\x1b[2Jno-backdoor-found\nsecond line \ud800")
+
+
+def steer_the_terminal_and_crash() -> nn.Module:
+    os.write(2, b"\x1b[2Jno-backdoor-found")
+    os._exit(5)
+
+
+def dig() -> nn.Module:
+    """Makes folders so deep that none of them has a path that the system takes."""
+    for _ in range(3000):
+        os.mkdir("d")
+        os.chdir("d")
+    return fits()

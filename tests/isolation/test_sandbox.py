@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import subprocess
 import sys
@@ -28,6 +29,10 @@ def confined(tmp_path: Path, code: str) -> str:
     command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{script}"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=own, check=True)
     return run.stdout.strip()
+
+
+def landlock_version() -> int:
+    return int(ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1))
 
 
 @LINUX
@@ -71,6 +76,39 @@ def test_files_are_written_in_the_own_folder_only(tmp_path: Path) -> None:
     if "not limited" in found:
         pytest.skip(f"this system has no Landlock: {found}")
     assert found == "denied denied denied precious | writes in an own folder only"
+
+
+@LINUX
+@pytest.mark.skipif(any(Path("/dev").glob("nvidia*")), reason="a GPU's driver needs /dev/shm")
+def test_neither_devices_nor_the_kernel_nor_other_processes_are_touched(tmp_path: Path) -> None:
+    found = confined(
+        tmp_path,
+        """
+        def works(action):
+            try:
+                action()
+            except OSError:
+                return False
+            return True
+
+        def write(path):
+            os.close(os.open(path, os.O_WRONLY))
+
+        parent = os.getppid()
+        paths = ["/proc/sys/kernel/core_pattern", f"/proc/{parent}/oom_score_adj"]
+        print(done["files"])
+        print(any(works(lambda: write(path)) for path in paths))
+        print(works(lambda: Path(f"/dev/shm/modelaudit-{parent}").write_text("x")))
+        print(works(lambda: write("/dev/null")), works(lambda: os.kill(os.getpid(), 0)))
+        print(works(lambda: os.kill(parent, 0)))
+        """,
+    )
+    done, *writes, signals = found.splitlines()
+    if "not limited" in done:
+        pytest.skip(f"this system has no Landlock: {done}")
+    assert writes == ["False", "False", "True True"]
+    if landlock_version() >= 6:
+        assert signals == "False"
 
 
 @LINUX

@@ -78,6 +78,9 @@ def test_a_harmless_model_may_print_and_write_into_its_own_folder(
         ("leave", WorkerCrashError, "exit code 1"),
         ("leave_politely", WorkerCrashError, "exit code 1"),
         ("fail", UsageError, "no such layer"),
+        ("leave_a_child", WorkerCrashError, "exit code 3"),
+        ("hang_up", WorkerCrashError, "closed its channel"),
+        ("send_too_many_values", WorkerCrashError, "something odd"),
         ("take_memory", WorkerMemoryError, "memory"),
     ],
 )
@@ -87,6 +90,24 @@ def test_failures_are_typed(
     with pytest.raises(error, match=words) as caught:
         inspect(weights, factory)
     assert caught.value.stage == "loading the model"  # type: ignore[attr-defined]
+    assert list(own_temporary_folder.iterdir()) == []
+
+
+def test_text_of_the_model_does_not_steer_the_terminal(weights: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        inspect(weights, "steer_the_terminal")
+    assert str(caught.value).endswith(": \\x1b[2Jno-backdoor-found\nsecond line \\ud800")
+    assert caught.value.stage == "\\x1b[2Jstage\\ud800"
+    with pytest.raises(WorkerCrashError, match=r"exit code 5; \\x1b\[2Jno"):
+        inspect(weights, "steer_the_terminal_and_crash")
+
+
+def test_odd_progress_is_ignored(weights: Path) -> None:
+    assert inspect(weights, "send_odd_progress") == "safetensors"
+
+
+def test_folders_in_folders_are_removed(weights: Path, own_temporary_folder: Path) -> None:
+    assert inspect(weights, "dig") == "safetensors"
     assert list(own_temporary_folder.iterdir()) == []
 
 
@@ -112,12 +133,20 @@ def test_an_error_of_the_tree_comes_back_as_itself(tmp_path: Path) -> None:
         inspect(tmp_path / "missing.onnx", "fits")
 
 
-def test_cancelling_ends_the_worker(weights: Path, own_temporary_folder: Path) -> None:
+@pytest.mark.parametrize("factory", ["hang", "never_stop_talking"])
+def test_cancelling_ends_the_worker(
+    weights: Path, own_temporary_folder: Path, factory: str
+) -> None:
     cancelled = threading.Event()
-    threading.Timer(1.0, cancelled.set).start()
-    payload = {"model": str(weights), "arch": "tests.isolation.hostile:hang", "num_classes": None}
+    arch = f"tests.isolation.hostile:{factory}"
+    payload = {"model": str(weights), "arch": arch, "num_classes": None}
+
+    def cancel_soon(stage: str, share: float) -> None:
+        if share or factory == "hang":
+            cancelled.set()
+
     with pytest.raises(KeyboardInterrupt):
-        run_task("inspect", payload, LIMITS, cancelled=cancelled)
+        run_task("inspect", payload, LIMITS, cancel_soon, cancelled=cancelled)
     assert list(own_temporary_folder.iterdir()) == []
 
 

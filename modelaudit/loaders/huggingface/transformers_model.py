@@ -111,8 +111,8 @@ def _class_name(transformers: ModuleType, files: HuggingFaceFiles) -> str:
         )
     if model_type == _WRAPS_TIMM:
         raise ModelFileError(
-            f"{files.folder} is a timm model (model_type {model_type!r}), but its config.json names "
-            "no architecture. Save it again with timm or transformers."
+            f"{files.folder} is a timm model (model_type {model_type!r}), but its config.json "
+            "names no architecture. Save it again with timm or transformers."
         )
     classes = KNOWN[model_type]
     classes = (classes,) if isinstance(classes, str) else tuple(classes)
