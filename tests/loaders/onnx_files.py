@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from modelaudit.loaders.onnx_file import load_onnx
@@ -15,6 +16,7 @@ from modelaudit.loaders.onnx_graph import OnnxGraph, build_graph
 from modelaudit.loaders.types import LoadedModel, LoadOptions
 
 Shape = Sequence[int | str] | None
+IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def value(name: str, shape: Shape, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
@@ -81,3 +83,9 @@ def load(proto: onnx.ModelProto, folder: Path) -> LoadedModel:
     path = folder / "model.onnx"
     onnx.save(proto, str(path))
     return load_onnx(path, LoadOptions())
+
+
+def assert_agrees(loaded: LoadedModel, images: torch.Tensor = IMAGES) -> None:
+    assert loaded.reference is not None
+    expected = loaded.reference(images.numpy())
+    np.testing.assert_allclose(loaded.module(images).numpy(), expected, rtol=1e-4, atol=1e-5)

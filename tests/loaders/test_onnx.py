@@ -14,18 +14,9 @@ from onnx import TensorProto, helper
 
 from modelaudit.errors import ModelFileError, UnsupportedOperatorError
 from modelaudit.loaders.onnx_file import load_onnx
-from modelaudit.loaders.onnx_graph import build_graph
 from modelaudit.loaders.onnx_graph.read import uses_external_data
-from modelaudit.loaders.types import LoadedModel, LoadOptions
-from tests.loaders.onnx_files import classifier, load, model, value
-
-IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def assert_agrees(loaded: LoadedModel, images: torch.Tensor = IMAGES) -> None:
-    assert loaded.reference is not None
-    expected = loaded.reference(images.numpy())
-    np.testing.assert_allclose(loaded.module(images).numpy(), expected, rtol=1e-4, atol=1e-5)
+from modelaudit.loaders.types import LoadOptions
+from tests.loaders.onnx_files import IMAGES, assert_agrees, classifier, load, model, value
 
 
 def test_facts_of_a_file(tmp_path: Path) -> None:
@@ -94,6 +85,19 @@ def test_first_output_with_the_form_of_scores_is_used(tmp_path: Path) -> None:
     assert_agrees(loaded)
 
 
+@pytest.mark.parametrize("operator", ["Relu", "Gemm"])
+def test_features_are_told_from_scores_by_the_layer_between(operator: str, tmp_path: Path) -> None:
+    """``logits`` are features where a layer with weights turns them into ``later``."""
+    more = ["matrix"] if operator == "Gemm" else []
+    tail = [helper.make_node(operator, ["logits", *more], ["later"])]
+    weights = {"matrix": np.random.default_rng(1).normal(size=(5, 5)).astype(np.float32)}
+    outputs = [value("logits", ["batch", 5]), value("later", ["batch", 5])]
+    loaded = load(classifier(tail, outputs, weights=weights), tmp_path)
+    used = "later" if operator == "Gemm" else "logits"
+    assert loaded.notes == (f"The graph has 2 outputs (logits, later); used '{used}'.",)
+    assert_agrees(loaded)
+
+
 def test_output_with_two_trailing_ones_is_flattened(tmp_path: Path) -> None:
     tail = [
         helper.make_node("Unsqueeze", ["logits", "axes"], ["four"]),
@@ -105,48 +109,6 @@ def test_output_with_two_trailing_ones_is_flattened(tmp_path: Path) -> None:
     assert "flattened" in loaded.notes[0]
     assert loaded.logits_module is not None
     torch.testing.assert_close(loaded.logits_module(IMAGES).softmax(1), loaded.module(IMAGES))
-    assert_agrees(loaded)
-
-
-def fixed_batch(batch: int, reshape: list[int]) -> onnx.ModelProto:
-    tail = [helper.make_node("Reshape", ["logits", "shape"], ["scores"])]
-    outputs = [value("scores", [batch, 5])]
-    weights = {"shape": np.array(reshape)}
-    return classifier(tail, outputs, input_shape=(batch, 3, 8, 8), weights=weights)
-
-
-def test_fixed_batch_is_freed(tmp_path: Path) -> None:
-    assert_agrees(load(fixed_batch(1, [-1, 5]), tmp_path))
-    loaded = load(fixed_batch(1, [1, -1]), tmp_path)
-    assert loaded.notes == ()
-    assert_agrees(loaded)
-
-
-def test_fixed_batch_that_cannot_be_freed_is_vectorized(tmp_path: Path) -> None:
-    tail = [
-        helper.make_node("Concat", ["logits", "token"], ["joined"], axis=1),
-        helper.make_node("Softmax", ["joined"], ["scores"]),
-    ]
-    weights = {"token": np.ones((1, 2), np.float32)}
-    proto = classifier(tail, [value("scores", [1, 7])], (1, 3, 8, 8), weights=weights)
-    loaded = load(proto, tmp_path)
-    assert "slower" in loaded.notes[0]
-    assert_agrees(loaded)
-    assert loaded.logits_module is not None
-    images = IMAGES.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loaded.logits_module(images).sum(), images)
-    assert gradient.abs().sum() > 0
-
-
-def test_fixed_batch_of_several_runs_in_chunks(tmp_path: Path) -> None:
-    tail = [
-        helper.make_node("Concat", ["logits", "token"], ["scores"], axis=1),
-    ]
-    weights = {"token": np.ones((2, 2), np.float32)}
-    loaded = load(
-        classifier(tail, [value("scores", [2, 7])], (2, 3, 8, 8), weights=weights), tmp_path
-    )
-    assert "2 at a time" in loaded.notes[0]
     assert_agrees(loaded)
 
 
@@ -162,35 +124,6 @@ def test_16_bit_weights_are_widened(tmp_path: Path) -> None:
     assert loaded.reference is not None
     expected = loaded.reference(IMAGES.numpy())
     np.testing.assert_allclose(loaded.module(IMAGES).numpy(), expected, atol=0.05)
-
-
-def test_batch_normalization_is_folded_into_the_convolution(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    names = ["scale", "shift", "mean", "var"]
-    weights = {name: rng.uniform(0.5, 2, 5).astype(np.float32) for name in names}
-    weights["k"] = rng.normal(size=(5, 3, 3, 3)).astype(np.float32)
-    nodes = [
-        helper.make_node("Conv", ["input", "k"], ["c"]),
-        helper.make_node("BatchNormalization", ["c", *names], ["n"]),
-        helper.make_node("ReduceMean", ["n"], ["scores"], axes=[2, 3], keepdims=0),
-    ]
-    inputs, outputs = [value("input", ["batch", 3, 8, 8])], [value("scores", ["batch", 5])]
-    loaded = load(model(nodes, inputs, outputs, weights=weights), tmp_path)
-    assert [node.operator for node in loaded.module.nodes] == ["Conv", "ReduceMean"]
-    assert_agrees(loaded)
-
-
-def test_convolution_that_is_an_output_itself_is_not_folded() -> None:
-    weights = {name: np.full(5, 2, np.float32) for name in ("scale", "shift", "mean", "var")}
-    weights["k"] = np.ones((5, 3, 1, 1), np.float32)
-    nodes = [
-        helper.make_node("Conv", ["input", "k"], ["c"]),
-        helper.make_node("BatchNormalization", ["c", "scale", "shift", "mean", "var"], ["n"]),
-    ]
-    outputs = [value(name, ["batch", 5, 8, 8]) for name in ("c", "n")]
-    graph = build_graph(model(nodes, [value("input", ["b", 3, 8, 8])], outputs, weights=weights))
-    convolved, _ = graph(IMAGES)
-    torch.testing.assert_close(convolved, IMAGES.sum(1, keepdim=True).expand(-1, 5, -1, -1))
 
 
 def test_if_takes_the_branch_of_its_condition(tmp_path: Path) -> None:
@@ -373,18 +306,6 @@ def test_outputs_that_are_not_finite_are_no_fault_of_the_import(
     loaded = load(classifier(tail, outputs, shape, weights={"offset": offset}), tmp_path)
     assert loaded.notes == ()
     assert_agrees(loaded)
-
-
-def test_scores_that_are_mixed_up_are_found_beside_nan(tmp_path: Path) -> None:
-    """A batch of 1 whose scores are NaN for one class still needs its reshape freed."""
-    offset = np.array([np.nan, 0, 0, 0, 0], np.float32)
-    tail = [
-        helper.make_node("Reshape", ["logits", "shape"], ["flat scores"]),
-        helper.make_node("Add", ["flat scores", "offset"], ["scores"]),
-    ]
-    weights = {"shape": np.array([1, -1]), "offset": offset}
-    outputs = [value("scores", [1, 5])]
-    assert_agrees(load(classifier(tail, outputs, (1, 3, 8, 8), weights=weights), tmp_path))
 
 
 def not_utf8(folder: Path) -> Path:

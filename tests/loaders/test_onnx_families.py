@@ -14,7 +14,9 @@ from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock
 
-from fixtures.onnx_models import Exporter, cosine, export, gradient, randomize, relative_error
+from fixtures.onnx_compare import cosine, gradient, relative_error
+from fixtures.onnx_export import Exporter, export
+from fixtures.onnx_models import randomize
 from modelaudit.loaders.onnx_file import load_onnx
 from modelaudit.loaders.types import LoadOptions
 
@@ -28,6 +30,8 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
         [CNBlockConfig(16, 32, 1), CNBlockConfig(32, None, 1)], num_classes=10
     ),
     "vit": lambda: models.VisionTransformer(SIZE, 8, 2, 2, 32, 64, num_classes=10),
+    "squeezenet": lambda: models.squeezenet1_1(num_classes=10),
+    "maxvit": lambda: models.MaxVit((SIZE, SIZE), 8, 2, [8, 16], [1, 1], 8, 0.0, num_classes=10),
     "swin": lambda: models.SwinTransformer([4, 4], 16, [2, 2], [2, 4], [3, 3], num_classes=10),
 }
 NEWEST: dict[Exporter, int] = {"torchscript": 20, "dynamo": 25}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from modelaudit.errors import ModelFileError
 from modelaudit.loaders.onnx_graph.registry import find, supported
 from tests.loaders.onnx_files import one_node
 
@@ -130,9 +131,40 @@ def test_integer_division_truncates() -> None:
     np.testing.assert_array_equal(run("Div", 14, [a, b]), [3, -3])
 
 
+@pytest.mark.parametrize(("axis", "shape"), [(None, (4,)), (1, (3,)), (0, (2, 3)), (-1, (4,))])
+def test_broadcasting_before_opset_7_is_aligned_to_an_axis(
+    axis: int | None, shape: tuple[int, ...]
+) -> None:
+    other = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    start = (3 - len(shape) if axis is None else axis) % 3
+    aligned = other.reshape(shape + (1,) * (3 - start - len(shape)))
+    attributes = {} if axis is None else {"axis": axis}
+    result = run("Mul", 6, [X, other], broadcast=1, **attributes)
+    np.testing.assert_array_equal(result, X * aligned)
+
+
+def test_prelu_before_opset_7_has_a_slope_per_channel() -> None:
+    slopes = np.array([0.1, 0.2, 0.3], np.float32)
+    result = run("PRelu", 6, [-X, slopes])
+    np.testing.assert_allclose(result, -X * slopes[:, None], rtol=1e-6)
+
+
+def test_unsigned_integers_wrap_around_and_stay_unsigned() -> None:
+    a, b = np.array([65535, 3], np.uint16), np.array([2, 5], np.uint16)
+    np.testing.assert_array_equal(run("Add", 14, [a, b]), a + b)
+    np.testing.assert_array_equal(run("Sub", 14, [a, b]), a - b)
+    assert run("Sub", 14, [a, b]).dtype == np.uint16
+
+
+def test_unsigned_integers_beyond_int64_are_refused() -> None:
+    large = np.array([2**63], np.uint64)
+    with pytest.raises(ModelFileError, match="beyond"):
+        run("Greater", 13, [large, large])
+
+
 def test_newest_version_that_is_old_enough_wins() -> None:
     assert find("", "Softmax", 12) is find("ai.onnx", "Softmax", 1)
     assert find("", "Softmax", 12) is not find("", "Softmax", 13)
     assert find("", "Softmax", 13) is find("", "Softmax", 99)
     assert find("", "LayerNormalization", 16) is None
-    assert len(supported()) > 120
+    assert len(supported()) >= 170

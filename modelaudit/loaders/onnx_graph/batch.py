@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -9,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelaudit.errors import ModelFileError
-from modelaudit.loaders.onnx_graph.graph import Constants, OnnxGraph
-from modelaudit.loaders.onnx_graph.node import Node
+from modelaudit.loaders.onnx_graph.free_batch import free_batch
+from modelaudit.loaders.onnx_graph.graph import OnnxGraph
 
 # Sums in another order may change float32 scores by this much of their variation between images,
 # plus this much of their size. Mixed-up images change them by about their variation.
 _OF_VARIATION, _OF_SIZE = 1e-2, 1e-5
+# Where values are rounded to 8 bits on the way, such a change may put some on the next step.
+_OF_QUANTISED_VARIATION = 0.3
 
 Adapter = Callable[[OnnxGraph], nn.Module]
 
@@ -46,26 +49,6 @@ class Chunked(nn.Module):
         return torch.cat([self.graph(chunk) for chunk in padded.split(self.size)])[: len(x)]
 
 
-def free_batch(graph: OnnxGraph, batch: int) -> OnnxGraph:
-    """The graph with ``Reshape`` to ``[batch, ...]`` made a reshape to the actual batch size.
-
-    Whether the leading extent was the batch is for the caller to verify.
-    """
-    constants = graph.constants.values()
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        shape = constants.get(node.inputs[1]) if node.operator == "Reshape" else None
-        if shape is not None and len(shape) > 1 and int(shape[0]) == batch:
-            free = shape.clone()
-            free[0] = 0 if -1 in shape.tolist() else -1
-            name = f"{node.inputs[1]}/free{len(nodes)}"
-            constants[name] = free
-            inputs = (node.inputs[0], name)
-            node = Node("Reshape", "", node.name, inputs, node.outputs, {}, node.opset)
-        nodes.append(node)
-    return OnnxGraph(nodes, Constants(constants), graph.inputs, graph.outputs)
-
-
 def any_batch(
     graph: OnnxGraph, shape: tuple[int, ...], batch: int | None
 ) -> tuple[OnnxGraph, Adapter, str | None]:
@@ -86,19 +69,29 @@ def any_batch(
     images = torch.rand(3 * size, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = torch.cat([_scores(graph, part) for part in images.split(size)])
-    if _agrees(graph, images, expected):
+    agrees = functools.partial(_agrees, images=images, expected=expected, quantised=graph.quantised)
+    if agrees(graph):
         return graph, _as_is, None
-    freed = free_batch(graph, size)
-    if _agrees(freed, images, expected):
-        return freed, _as_is, None
+    for last in (False, True):
+        freed = _freed(graph, images, size, last)
+        if freed is not None and agrees(freed):
+            return freed, _as_is, None
     reason = f"The graph only works with a batch of {size}"
-    if size == 1 and _agrees(Vectorized(graph), images, expected):
+    if size == 1 and agrees(Vectorized(graph)):
         return graph, Vectorized, f"{reason}; it runs vectorized over images, which is slower."
     slow = f"{reason}; it runs {size} at a time, which is slow. Export with a dynamic batch."
     return graph, lambda chosen: Chunked(chosen, size), slow
 
 
-def _agrees(module: nn.Module, images: Tensor, expected: Tensor) -> bool:
+def _freed(graph: OnnxGraph, images: Tensor, batch: int, last: bool) -> OnnxGraph | None:
+    try:
+        with torch.no_grad():
+            return free_batch(graph, images, batch, last)
+    except (ModelFileError, RuntimeError, ValueError):
+        return None
+
+
+def _agrees(module: nn.Module, images: Tensor, expected: Tensor, quantised: bool = False) -> bool:
     """Whether the module returns the expected scores for the whole batch."""
     try:
         with torch.no_grad():
@@ -108,7 +101,8 @@ def _agrees(module: nn.Module, images: Tensor, expected: Tensor) -> bool:
     # Scores that are not finite must be equal; they say nothing about the size of the others.
     finite = expected.where(expected.isfinite(), torch.nan)
     variation = (finite - finite.nanmean(0)).abs().nan_to_num(0).max()
-    limit = float(_OF_VARIATION * variation + _OF_SIZE * finite.abs().nan_to_num(0).max())
+    share = _OF_QUANTISED_VARIATION if quantised else _OF_VARIATION
+    limit = float(share * variation + _OF_SIZE * finite.abs().nan_to_num(0).max())
     return found.shape == expected.shape and bool(
         torch.isclose(found, expected, rtol=0, atol=limit, equal_nan=True).all()
     )

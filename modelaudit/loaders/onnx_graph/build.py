@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import onnx
-import onnx.inliner
 from torch import Tensor
 
 import modelaudit.loaders.onnx_graph.operators  # noqa: F401  (fills the operator table)
 from modelaudit.errors import ModelFileError, UnsupportedOperatorError
+from modelaudit.loaders.onnx_graph.call import MOST_ELEMENTS
 from modelaudit.loaders.onnx_graph.convert import to_nodes, to_tensor
+from modelaudit.loaders.onnx_graph.fold import fold_into_convolutions
+from modelaudit.loaders.onnx_graph.functions import (
+    all_nodes,
+    inline,
+    known,
+    require_finite,
+    specified,
+)
+from modelaudit.loaders.onnx_graph.fuse import fuse_group_normalization
 from modelaudit.loaders.onnx_graph.graph import Constants, OnnxGraph, prune
 from modelaudit.loaders.onnx_graph.node import Node
-from modelaudit.loaders.onnx_graph.registry import canonical_domain, find
+from modelaudit.loaders.onnx_graph.registry import canonical_domain
 from modelaudit.loaders.onnx_graph.trace import Trace
 
 _LISTED_NODES = 3
@@ -32,16 +40,19 @@ def build_graph(model: onnx.ModelProto, outputs: Sequence[str] | None = None) ->
         ModelFileError: a tensor type that torch does not have, or a constant node that fails.
     """
     require_supported(model)
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+    model = inline(model)
+    require_supported(model)  # what a function consists of
     graph = model.graph
     if graph.sparse_initializer:
         raise ModelFileError("the graph holds sparse tensors; export it with dense weights")
     constants = {proto.name: to_tensor(proto) for proto in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in constants]
     wanted = list(outputs or [value.name for value in graph.output])
-    nodes = fold_constants(prune(to_nodes(graph, opsets(model)), wanted), constants)
-    nodes = fold_batch_normalization(nodes, constants, wanted)
+    nodes = prune(to_nodes(graph, opsets(model)), wanted)
+    require_order(nodes, {*constants, *inputs}, wanted)
+    nodes = fold_constants(nodes, constants)
+    nodes = fuse_group_normalization(nodes, constants, wanted)
+    nodes = fold_into_convolutions(nodes, constants, wanted)
     used = {name for node in nodes for name in node.reads()}.union(wanted)
     kept = {name: value for name, value in constants.items() if name in used}
     return OnnxGraph(nodes, Constants(kept), inputs, wanted)
@@ -52,24 +63,13 @@ def opsets(model: onnx.ModelProto) -> dict[str, int]:
     return {canonical_domain(entry.domain): entry.version for entry in model.opset_import}
 
 
-def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """The nodes of a graph and of the branches inside it."""
-    yield from _nodes_and_branches(graph.node)
-
-
-def _nodes_and_branches(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            yield from _nodes_and_branches(attribute.g.node)
-
-
 def require_supported(model: onnx.ModelProto) -> None:
     """Check that the table has every operator of the model.
 
     Raises:
         UnsupportedOperatorError: names each missing operator, its domain, opset and nodes.
     """
+    require_finite(model)
     functions = {(canonical_domain(f.domain), f.name) for f in model.functions}
     scopes = [(model.graph.node, opsets(model))]
     scopes += [
@@ -78,11 +78,11 @@ def require_supported(model: onnx.ModelProto) -> None:
     ]
     missing: dict[tuple[str, str, int], list[str]] = {}
     for nodes, versions in scopes:
-        for node in _nodes_and_branches(nodes):
+        for node in all_nodes(nodes):
             domain = canonical_domain(node.domain)
             opset = versions.get(domain, 1)
-            known = (domain, node.op_type) in functions or (domain == "" and node.op_type == "If")
-            if not known and find(domain, node.op_type, opset) is None:
+            operator = (domain, node.op_type, opset)
+            if operator[:2] not in functions and not known(*operator) and not specified(*operator):
                 label = node.name or "writing " + ", ".join(node.output)
                 missing.setdefault((node.op_type, domain or "ai.onnx", opset), []).append(label)
     if missing:
@@ -102,60 +102,48 @@ def _describe(missing: dict[tuple[str, str, int], list[str]]) -> str:
     )
 
 
+def require_order(nodes: Sequence[Node], given: set[str], outputs: Sequence[str]) -> None:
+    """Check that every value is written before it is read.
+
+    Raises:
+        ModelFileError: nodes out of order or in a cycle, or values that nothing writes.
+    """
+    written = set(given)
+    for node in nodes:
+        for name in node.reads():
+            if name not in written:
+                raise ModelFileError(
+                    f"ONNX node {node} reads '{name}' before anything writes it: the graph is out "
+                    "of order, has a cycle or lacks a node; export the model again"
+                )
+        written.update(node.outputs)
+    missing = [name for name in outputs if name not in written]
+    if missing:
+        raise ModelFileError(f"no node writes the output {missing[0]!r}; export the model again")
+
+
 def fold_constants(nodes: Sequence[Node], constants: dict[str, Tensor]) -> list[Node]:
     """Run every node that depends on constants only; its results join ``constants``.
 
     Returns:
         The other nodes.
+
+    Raises:
+        ModelFileError: a node fails, or the results are absurdly large together.
     """
-    rest = []
+    rest, elements = [], 0
     for node in nodes:
         if all(name in constants for name in node.reads()):
             trace = Trace({name: constants[name] for name in node.reads()}, {})
             trace.run(node)
-            constants.update(
-                {name: trace.values[name] for name in node.outputs if name}  # type: ignore[misc]
-            )
+            results = {name: trace.values[name] for name in node.outputs if name}
+            elements += sum(x.numel() for x in results.values() if x is not None)
+            if elements > MOST_ELEMENTS:
+                raise ModelFileError(
+                    f"expected constants of at most {MOST_ELEMENTS} elements, found more by ONNX "
+                    f"node {node}; simplify the model with onnxsim"
+                )
+            constants.update(results)  # type: ignore[arg-type]
         else:
             rest.append(node)
     return rest
-
-
-def fold_batch_normalization(
-    nodes: Sequence[Node], constants: dict[str, Tensor], outputs: Sequence[str]
-) -> list[Node]:
-    """Scale the weights of each convolution whose only reader is a batch normalization.
-
-    Convolution and inference-mode batch normalization are both linear in the input, so this is
-    exact up to rounding; the new weights are computed in float64.
-    """
-    readers = Counter(outputs)
-    readers.update(name for node in nodes for name in node.reads())
-    writers = {name: index for index, node in enumerate(nodes) for name in node.outputs}
-    result: list[Node | None] = list(nodes)
-    for index, node in enumerate(nodes):
-        source = writers.get(node.inputs[0]) if node.inputs else None
-        if source is None or node.operator != "BatchNormalization" or len(node.outputs) > 1:
-            continue
-        conv = nodes[source]
-        known = all(name in constants for name in (*conv.inputs[1:], *node.inputs[1:]))
-        single = readers[node.inputs[0]] == 1 and conv.operator == "Conv"
-        if single and known and not node.attributes.get("training_mode", 0):
-            result[source] = None
-            result[index] = _merge(conv, node, constants)
-    return [node for node in result if node is not None]
-
-
-def _merge(conv: Node, norm: Node, constants: dict[str, Tensor]) -> Node:
-    """The convolution that does what ``conv`` followed by ``norm`` does."""
-    weight = constants[conv.inputs[1]]
-    bias = constants[conv.inputs[2]].double() if len(conv.inputs) > 2 else 0.0
-    scale, shift, mean, var = (constants[name].double() for name in norm.inputs[1:])
-    factor = scale / (var + norm.attributes.get("epsilon", 1e-5)).sqrt()
-    output = norm.outputs[0]
-    names = (f"{output}/weight", f"{output}/bias")
-    columns = factor.reshape(-1, *(1 for _ in weight.shape[1:]))
-    constants[names[0]] = (weight.double() * columns).to(weight.dtype)
-    constants[names[1]] = ((bias - mean) * factor + shift).to(weight.dtype)
-    inputs = (conv.inputs[0], *names)
-    return Node("Conv", "", conv.name, inputs, (output,), conv.attributes, conv.opset)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+# Elements of one tensor: 8 GiB of float32. No layer of a classifier comes near.
+MOST_ELEMENTS = 2**31
 
 
 class Call:
@@ -22,6 +26,7 @@ class Call:
         fixed: for each operand whether it is fixed.
         outputs: number of outputs, counted up to the last one that the graph names.
         opset: version of the operator set that the node belongs to.
+        dtypes: element types of the operands where the graph says another than torch computes with.
     """
 
     def __init__(
@@ -31,14 +36,17 @@ class Call:
         fixed: Sequence[bool],
         outputs: int,
         opset: int,
+        dtypes: Sequence[torch.dtype | None] = (),
     ) -> None:
         self.operands = list(operands)
         self.outputs = outputs
         self.opset = opset
         self.volatile = False
         self.taken: set[int] = set()
+        self.held: dict[int, torch.dtype] = {}
         self._attributes = attributes
         self._fixed = fixed
+        self._dtypes = dtypes
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute."""
@@ -46,8 +54,15 @@ class Call:
 
     def with_attributes(self, **extra: Any) -> Call:
         """The same call with further attributes, to express an old version by a newer one."""
-        call = Call(self._attributes | extra, self.operands, self._fixed, self.outputs, self.opset)
-        call.taken, call.volatile = self.taken, self.volatile
+        call = Call(
+            self._attributes | extra,
+            self.operands,
+            self._fixed,
+            self.outputs,
+            self.opset,
+            self._dtypes,
+        )
+        call.taken, call.volatile, call.held = self.taken, self.volatile, self.held
         return call
 
     def has(self, index: int) -> bool:
@@ -64,6 +79,30 @@ class Call:
         if value is None:
             raise ValueError(f"input {index} is missing")
         return value
+
+    def dtype(self, index: int = 0) -> torch.dtype:
+        """Element type of the operand, as the graph says it."""
+        given = self._dtypes[index] if index < len(self._dtypes) else None
+        return given or self.operand(index).dtype
+
+    def hold(self, index: int, dtype: torch.dtype) -> None:
+        """Say that an output is of type ``dtype`` in the graph, but returned as float.
+
+        That lets gradients pass through quantised values, which are integers; see ``held.py``.
+        """
+        self.held[index] = dtype
+
+    def sized(self, sizes: Sequence[int]) -> list[int]:
+        """Sizes of a tensor that is about to be made, which the operands' sizes do not bound.
+
+        Raises:
+            ValueError: a negative size, or more than ``MOST_ELEMENTS`` elements.
+        """
+        if any(n < 0 for n in sizes) or math.prod(sizes) > MOST_ELEMENTS:
+            raise ValueError(
+                f"expected a tensor of at most {MOST_ELEMENTS} elements, found shape {list(sizes)}"
+            )
+        return list(sizes)
 
     def shape(self, index: int = 0) -> tuple[int, ...]:
         """Shape of the operand."""

@@ -27,7 +27,19 @@ _DTYPES: dict[int, torch.dtype] = {
     onnx.TensorProto.UINT16: torch.uint16,
     onnx.TensorProto.UINT32: torch.uint32,
     onnx.TensorProto.UINT64: torch.uint64,
+    onnx.TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
+    onnx.TensorProto.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
+    onnx.TensorProto.FLOAT8E5M2: torch.float8_e5m2,
+    onnx.TensorProto.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
 }
+FLOAT8 = {
+    torch.float8_e4m3fn,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2,
+    torch.float8_e5m2fnuz,
+}
+# NumPy has none of these types: onnx reads them as types that torch does not know.
+_AS_BITS = {torch.bfloat16: np.int16, **dict.fromkeys(FLOAT8, np.uint8)}
 
 
 def torch_dtype(element_type: int) -> torch.dtype:
@@ -37,7 +49,8 @@ def torch_dtype(element_type: int) -> torch.dtype:
         ModelFileError: torch has no such type (strings, 4-bit and 8-bit floats).
     """
     if element_type not in _DTYPES:
-        name = onnx.TensorProto.DataType.Name(element_type)
+        known = element_type in onnx.TensorProto.DataType.values()
+        name = onnx.TensorProto.DataType.Name(element_type) if known else f"number {element_type}"
         raise ModelFileError(
             f"the graph uses tensors of type {name}, which the importer does not support; "
             "export the model with float32 weights and without quantisation"
@@ -46,11 +59,24 @@ def torch_dtype(element_type: int) -> torch.dtype:
 
 
 def to_tensor(proto: onnx.TensorProto) -> Tensor:
-    """A tensor of the file as a torch tensor of the same type."""
+    """A tensor of the file as a torch tensor of the same type.
+
+    Raises:
+        ModelFileError: a type that torch does not have, or data that do not fill the dimensions.
+    """
     dtype = torch_dtype(proto.data_type)
-    array = onnx.numpy_helper.to_array(proto)
-    if dtype == torch.bfloat16:
-        array = array.astype(np.float32)
+    try:
+        if any(n < 0 for n in proto.dims):
+            raise ValueError("a dimension is negative")
+        array = onnx.numpy_helper.to_array(proto)
+    except Exception as error:  # onnx and numpy raise many types
+        raise ModelFileError(
+            f"cannot read the tensor '{proto.name}' of dimensions {list(proto.dims)}: {error}; its "
+            "data do not fit its dimensions, so the file is damaged: copy or export it again"
+        ) from error
+    bits = np.dtype(_AS_BITS.get(dtype, array.dtype))
+    if dtype in _AS_BITS and array.dtype.itemsize == bits.itemsize:
+        return torch.from_numpy(np.array(array, order="C").view(bits)).view(dtype)
     return torch.from_numpy(np.array(array, order="C")).to(dtype)
 
 
@@ -85,11 +111,13 @@ def _attribute(proto: onnx.AttributeProto, opsets: dict[str, int]) -> Any:
         return to_tensor(proto.t)
     if proto.type == onnx.AttributeProto.GRAPH:
         constants = {t.name: to_tensor(t) for t in proto.g.initializer}
-        outputs = tuple(value.name for value in proto.g.output)
-        return Subgraph(to_nodes(proto.g, opsets), constants, outputs)
+        inputs, outputs = (tuple(v.name for v in vs) for vs in (proto.g.input, proto.g.output))
+        return Subgraph(to_nodes(proto.g, opsets), constants, inputs, outputs)
     value = onnx.helper.get_attribute_value(proto)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
+    if proto.type == onnx.AttributeProto.STRINGS:
+        return [text.decode("utf-8", "replace") for text in value]
     return list(value) if proto.type in _LISTS else value
 
 

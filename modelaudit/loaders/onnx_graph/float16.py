@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import onnx
 
-from modelaudit.loaders.onnx_graph.build import all_nodes
+from modelaudit.loaders.onnx_graph.functions import all_nodes
 
 _HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 
@@ -20,7 +20,7 @@ def widen(model: onnx.ModelProto) -> bool:
     """
     values = [*model.graph.input, *model.graph.output]
     found = _widen_tensors(model.graph.initializer)
-    for node in [*all_nodes(model.graph), *(n for f in model.functions for n in f.node)]:
+    for node in [*all_nodes(model.graph.node), *(n for f in model.functions for n in f.node)]:
         found |= _widen_node(node)
     for value in values:
         if value.type.tensor_type.elem_type in _HALF:

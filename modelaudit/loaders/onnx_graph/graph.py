@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from modelaudit.loaders.onnx_graph.held import rounds
 from modelaudit.loaders.onnx_graph.node import Node
-from modelaudit.loaders.onnx_graph.trace import Plan, Trace
+from modelaudit.loaders.onnx_graph.plan import Plan
+from modelaudit.loaders.onnx_graph.trace import Trace
 
 # Plans are kept for this many input shapes: a search uses one batch size and a smaller last batch.
 _KEPT_PLANS = 16
@@ -72,8 +74,13 @@ class OnnxGraph(nn.Module):
         self.constants = constants
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
-        self._finished = _last_uses(self.nodes, self.outputs)
+        self._finished = last_uses(self.nodes, self.outputs)
         self._plans: dict[Any, Plan] = {}
+
+    @property
+    def quantised(self) -> bool:
+        """Whether values are rounded on the way, so that rounding errors may grow to one step."""
+        return any(rounds(node.operator) for node in self.nodes)
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Tensors in the order of the graph's inputs -> its output, or a tuple of several.
@@ -118,13 +125,14 @@ def prune(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
     return kept[::-1]
 
 
-def _last_uses(nodes: Sequence[Node], outputs: Sequence[str]) -> list[tuple[str, ...]]:
+def last_uses(nodes: Sequence[Node], outputs: Sequence[str]) -> list[tuple[str, ...]]:
     """For each node the names of the values that no later node reads."""
     last: dict[str, int] = {}
+    kept = set(outputs)
     for index, node in enumerate(nodes):
         last.update(dict.fromkeys((*node.reads(), *node.outputs), index))
     finished: list[list[str]] = [[] for _ in nodes]
     for name, index in last.items():
-        if name and name not in outputs:
+        if name and name not in kept:
             finished[index].append(name)
     return [tuple(names) for names in finished]

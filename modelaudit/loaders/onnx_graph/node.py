@@ -38,15 +38,22 @@ class Node:
         yield from (name for name in self.inputs if name)
         for value in self.attributes.values():
             if isinstance(value, Subgraph):
-                for node in value.nodes:
-                    yield from node.reads()
-                yield from value.outputs
+                yield from value.reads()
 
 
 @dataclass(frozen=True)
 class Subgraph:
-    """A branch of ``If``: nodes that also see the values of the graph around them."""
+    """A branch or the body of a loop: nodes that also see the values of the graph around them."""
 
     nodes: list[Node]
     constants: dict[str, Tensor]
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    def reads(self) -> Iterator[str]:
+        """Names of the values of the graph around that are needed."""
+        own = {*self.inputs, *self.constants}
+        for node in self.nodes:
+            yield from (name for name in node.reads() if name not in own)
+            own.update(node.outputs)
+        yield from (name for name in self.outputs if name not in own)

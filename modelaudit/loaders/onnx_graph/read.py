@@ -8,7 +8,9 @@ import onnx
 import onnx.external_data_helper
 
 from modelaudit.errors import ModelFileError
-from modelaudit.loaders.onnx_graph.build import all_nodes, opsets, require_supported
+from modelaudit.loaders.onnx_graph.build import opsets, require_supported
+from modelaudit.loaders.onnx_graph.functions import all_nodes
+from modelaudit.loaders.onnx_graph.order import sort_nodes
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
@@ -30,6 +32,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
             "package or export the model with an older opset"
         )
     require_supported(model)
+    sort_nodes(model.graph)
     external = uses_external_data(model)
     if external:
         _require_utf8(path)
@@ -50,7 +53,7 @@ def uses_external_data(model: onnx.ModelProto) -> bool:
     external = onnx.TensorProto.EXTERNAL
     graphs = [model.graph]
     tensors: list[onnx.TensorProto] = []
-    for nodes in (all_nodes(model.graph), *(f.node for f in model.functions)):
+    for nodes in (all_nodes(model.graph.node), *(f.node for f in model.functions)):
         for attribute in (attribute for node in nodes for attribute in node.attribute):
             graphs.append(attribute.g)
             tensors += [attribute.t, *attribute.tensors]

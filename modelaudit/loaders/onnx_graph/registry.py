@@ -48,8 +48,11 @@ def find(domain: str, name: str, opset: int) -> Builder | None:
 
 
 def supported() -> dict[str, list[int]]:
-    """Operator name -> the opsets at which a registered version starts, sorted by name."""
-    return {name: sorted(versions) for (_, name), versions in sorted(_TABLE.items())}
+    """Operator -> the opsets at which a registered version starts, sorted by domain and name."""
+    return {
+        f"{domain}.{name}" if domain else name: sorted(versions)
+        for (domain, name), versions in sorted(_TABLE.items())
+    }
 
 
 def canonical_domain(domain: str) -> str:

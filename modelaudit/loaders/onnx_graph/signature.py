@@ -10,6 +10,7 @@ from modelaudit.errors import ModelFileError
 from modelaudit.loaders.types import Layout
 
 _CHANNELS = (1, 3, 4)
+_LAYERS = ("Conv", "Gemm", "MatMul")
 _RETRY = "export the classifier alone, from a float image batch [B, C, H, W] to scores [B, K]"
 
 
@@ -89,11 +90,13 @@ def _input_shape(graph: onnx.GraphProto) -> list[int | None]:
 
 
 def _choose_output(graph: onnx.GraphProto) -> tuple[str, list[int | None] | None]:
-    """Name and dimensions of the first output that can be scores of classes."""
+    """Name and dimensions of the first output that can be scores of classes, not features."""
     shapes = {value.name: _dims(value) for value in graph.output if _is_float(value)}
-    for name, dims in shapes.items():
-        if dims is not None and len(dims) == 2:
-            return name, dims
+    matrices = [name for name, dims in shapes.items() if dims is not None and len(dims) == 2]
+    features = {name for later in matrices for name in _before_weights(graph, later)}
+    for name in matrices:
+        if name not in features:
+            return name, shapes[name]
     for name, dims in shapes.items():
         if dims is not None and len(dims) == 4 and dims[2:] == [1, 1]:
             return name, dims
@@ -102,6 +105,21 @@ def _choose_output(graph: onnx.GraphProto) -> tuple[str, list[int | None] | None
             return name, None
     found = ", ".join(f"{value.name} {_dims(value)}" for value in graph.output) or "none"
     raise ModelFileError(f"expected a float output of shape [B, K], found {found}; {_RETRY}")
+
+
+def _before_weights(graph: onnx.GraphProto, output: str) -> set[str]:
+    """Values that ``output`` comes from by way of a layer with weights."""
+    writers = {name: node for node in graph.node for name in node.output}
+    seen: set[tuple[str, bool]] = set()
+    ahead = [(output, False)]
+    while ahead:
+        name, weighted = ahead.pop()
+        node = writers.get(name)
+        if node is not None and (name, weighted) not in seen:
+            seen.add((name, weighted))
+            weighted |= node.op_type in _LAYERS
+            ahead += [(source, weighted) for source in node.input]
+    return {name for name, weighted in seen if weighted}
 
 
 def _is_float(value: onnx.ValueInfoProto) -> bool:

@@ -9,41 +9,13 @@ import torch
 from torch import Tensor
 
 from modelaudit.errors import ModelFileError
+from modelaudit.loaders.onnx_graph import control
 from modelaudit.loaders.onnx_graph.call import Call
-from modelaudit.loaders.onnx_graph.node import Node, Subgraph
+from modelaudit.loaders.onnx_graph.held import conversion
+from modelaudit.loaders.onnx_graph.node import Node
+from modelaudit.loaders.onnx_graph.plan import Plan
 from modelaudit.loaders.onnx_graph.registry import Function, find
-
-# A torch function, the slots of its operands, where its results go, and which slots to clear.
-Step = tuple[Function, tuple[int, ...], "int | slice", tuple[int, ...]]
-
-
-class Plan:
-    """Torch calls that run the graph on inputs of one shape; values live in numbered slots.
-
-    All that depends on constants and on the input's shape only is done already.
-    """
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.template: list[Tensor | None] = []
-        self.inputs: list[int] = []
-        self.outputs: list[int] = []
-
-    def new_slot(self, value: Tensor | None = None) -> int:
-        """A slot that holds ``value`` at the start of every run."""
-        self.template.append(value)
-        return len(self.template) - 1
-
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Values of the outputs for these inputs."""
-        values: list[Any] = self.template.copy()
-        for slot, value in zip(self.inputs, inputs, strict=True):
-            values[slot] = value
-        for function, operands, target, finished in self.steps:
-            values[target] = function(*[values[i] for i in operands])
-            for i in finished:
-                values[i] = None
-        return [values[i] for i in self.outputs]
+from modelaudit.loaders.onnx_graph.size import require_sizes, require_small_result
 
 
 class Trace:
@@ -54,6 +26,10 @@ class Trace:
     Args:
         constants: values known before the run, by name.
         inputs: values of the graph's inputs, by name.
+
+    Attributes:
+        held: what type a value is in the graph, where it is held as a float; see ``held.py``.
+        unrolled: nodes run inside loops so far.
     """
 
     def __init__(self, constants: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
@@ -61,6 +37,8 @@ class Trace:
         self.volatile = False
         self.values: dict[str, Tensor | None] = {**constants, **inputs, "": None}
         self.fixed = {*constants, ""}
+        self.held: dict[str, torch.dtype] = {}
+        self.unrolled = 0
         self._device = next((x.device for x in inputs.values()), torch.device("cpu"))
         self._slots: dict[str, int] = {name: self.plan.new_slot() for name in inputs}
         self.plan.inputs = list(self._slots.values())
@@ -71,8 +49,9 @@ class Trace:
         Raises:
             ModelFileError: torch refuses the node's operands.
         """
+        steer = control.OPERATORS.get(node.operator) if not node.domain else None
         try:
-            self._branch(node) if node.operator == "If" else self._run(node, finished)
+            steer(self, node) if steer else self._run(node, finished)
         except (ModelFileError, torch.OutOfMemoryError):
             raise
         except Exception as error:
@@ -86,49 +65,95 @@ class Trace:
 
     def finish(self, outputs: Sequence[str]) -> list[Tensor]:
         """Set the plan's outputs and return their values."""
-        self.plan.outputs = [self._slot(name) for name in outputs]
-        values = [self.values[name] for name in outputs]
+        names = list(outputs)
+        for index, name in enumerate(outputs):
+            if name in self.held:
+                dtype, names[index] = self.held[name], f"{name}/integers"
+                self.apply(lambda x, dtype=dtype: x.to(dtype), [name], names[index])
+        self.plan.outputs = [self._slot(name) for name in names]
+        values = [self.values[name] for name in names]
         return [value for value in values if value is not None]
+
+    def know(self, name: str) -> Tensor:
+        """A value that decides what is run: unless it is fixed, the plan holds for one run."""
+        self.volatile |= name not in self.fixed
+        value = self.values[name]
+        if value is None:
+            raise ValueError(f"the value '{name}' is missing")
+        return value
+
+    def define(self, name: str, value: Tensor) -> None:
+        """Give a name a fixed value."""
+        self._forget((name,))
+        self.values[name] = value
+        self.fixed.add(name)
+
+    def bind(self, source: str, target: str) -> None:
+        """Give a value another name."""
+        self.run(Node("Identity", "", "", (source,), (target,), {}, 1))
+
+    def apply(self, function: Function, inputs: Sequence[str], output: str) -> None:
+        """Run a torch function as if it were a node."""
+        node = Node("", "", "", tuple(inputs), (output,), {}, 1)
+        self._execute(node, function, range(len(inputs)), {})
 
     def _run(self, node: Node, finished: Sequence[str]) -> None:
         operands = [self.values[name] for name in node.inputs]
         fixed = [name in self.fixed for name in node.inputs]
+        meant = [self.held.get(name) for name in node.inputs]
         builder = find(node.domain, node.operator, node.opset)
         if builder is None:
             raise ValueError("no such operator in the table")
-        call = Call(node.attributes, operands, fixed, len(node.outputs), node.opset)
+        converted = conversion(node, operands, meant)
+        seen, dtypes = converted.operands(operands, meant)
+        call = Call(node.attributes, seen, fixed, len(node.outputs), node.opset, dtypes)
         with torch.inference_mode(False), torch.no_grad():
             function = builder(call)
         self.volatile |= call.volatile
         indices = call.arguments()
-        if all(fixed[i] for i in indices):
+        function = converted.apply(function, indices)
+        self._execute(node, function, indices, {**converted.held, **call.held}, finished)
+
+    def _execute(
+        self,
+        node: Node,
+        function: Function,
+        indices: Sequence[int],
+        held: dict[int, torch.dtype],
+        finished: Sequence[str] = (),
+    ) -> None:
+        """Run the function, now if all its operands are fixed, and on every run otherwise."""
+        names = [node.inputs[i] for i in indices]
+        if all(name in self.fixed for name in names):
+            operands = _on_one_device([self.values[name] for name in names])
             with torch.inference_mode(False), torch.no_grad():
-                result = function(*_on_one_device([operands[i] for i in indices]))
+                require_sizes(function, operands)
+                results = _as_tuple(function(*operands))
+            results = tuple(x.to(held.get(i, x.dtype)) for i, x in enumerate(results))
+            self._store(node, results)
             self.fixed.update(node.outputs)
-            self._store(node, result)
             return
-        slots = tuple(self._slot(node.inputs[i]) for i in indices)
-        result = function(*[self._operand(node.inputs[i]) for i in indices])
+        slots = tuple(self._slot(name) for name in names)
+        operands = [self._operand(name) for name in names]
+        require_sizes(function, operands)
+        result = function(*operands)
+        self._store(node, _as_tuple(result))
+        self.held.update({node.outputs[i]: dtype for i, dtype in held.items()})
         target = self._target(node, result)
         cleared = tuple(self._slots[name] for name in finished if name in self._slots)
         self.plan.steps.append((function, slots, target, cleared))
-        self._store(node, result)
 
-    def _branch(self, node: Node) -> None:
-        """Run the branch of ``If`` that the condition chooses, in place of the node."""
-        condition = self.values[node.inputs[0]]
-        self.volatile |= node.inputs[0] not in self.fixed
-        branch: Subgraph = node.attributes["then_branch" if condition else "else_branch"]
-        self.values.update(branch.constants)
-        self.fixed.update(branch.constants)
-        for inner in branch.nodes:
-            self.run(inner)
-        for source, target in zip(branch.outputs, node.outputs, strict=True):
-            self.run(Node("Identity", "", node.name, (source,), (target,), {}, 1))
-
-    def _store(self, node: Node, result: Any) -> None:
-        results = (result,) if isinstance(result, Tensor) else result
+    def _store(self, node: Node, results: Sequence[Tensor]) -> None:
+        require_small_result(results)
+        self._forget(node.outputs)
         self.values.update(zip(node.outputs, results, strict=False))
+
+    def _forget(self, names: Sequence[str]) -> None:
+        """What was known of values that a loop writes again."""
+        for name in names:
+            self._slots.pop(name, None)
+            self.held.pop(name, None)
+        self.fixed.difference_update(name for name in names if name)
 
     def _target(self, node: Node, result: Any) -> int | slice:
         """New slots for the results of a node: one, or a run of them."""
@@ -150,6 +175,10 @@ class Trace:
         if value is not None and name in self.fixed and value.device != self._device:
             value = self.values[name] = value.to(self._device)
         return value
+
+
+def _as_tuple(result: Any) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
 def _on_one_device(values: list[Tensor | None]) -> list[Tensor | None]:

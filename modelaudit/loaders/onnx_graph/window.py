@@ -74,6 +74,10 @@ def window(call: Call, kernel: tuple[int, ...]) -> Window:
         before, after = _same(mode, call.shape()[2:], kernel, stride, dilation)
     elif mode == "VALID":
         before = after = (0,) * spatial
+    call.sized(kernel)
+    # Col2Im has windows too, but its operand is of another shape and is not padded.
+    padded = zip(call.shape()[2:], before, after, strict=False)
+    call.sized([*call.shape()[:2], *(n + b + a for n, b, a in padded)])
     return Window(kernel, stride, dilation, before, after, ceil)
 
 

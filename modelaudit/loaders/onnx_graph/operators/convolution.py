@@ -19,7 +19,11 @@ _TRANSPOSED: dict[int, Function] = {
 
 @op("Conv")
 def conv(call: Call) -> Function:
-    kernel = call.shape(1)[2:]
+    return convolution(call, call.shape(1)[2:])
+
+
+def convolution(call: Call, kernel: tuple[int, ...]) -> Function:
+    """Input, weight, bias -> output, with the attributes of the call."""
     w, groups, function = (
         window(call, kernel),
         call.attribute("group", 1),
@@ -67,6 +71,10 @@ def conv_transpose(call: Call) -> Function:
     sizes = zip(call.shape()[2:], kernel, stride, dilation, strict=True)
     full = [(size - 1) * s + (k - 1) * d + 1 for size, k, s, d in sizes]
     before, after = _transposed_padding(call, full, extra, stride)
+    channels = [call.shape()[0], call.shape(1)[1] * groups]
+    call.sized([*channels, *full])
+    cropped = zip(full, before, after, extra, strict=True)
+    call.sized([*channels, *(f - b - a + e for f, b, a, e in cropped)])
     if before == after and min(before) >= 0:
         return lambda x, weight, bias=None: function(
             x, weight, bias, stride, before, extra, groups, dilation

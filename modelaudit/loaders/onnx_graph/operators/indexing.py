@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ def _wrap(indices: Tensor, size: int) -> Tensor:
 def gather(call: Call) -> Function:
     axis, shape = call.axis(0), call.shape()
     size, target = shape[axis], shape[:axis] + call.shape(1) + shape[axis + 1 :]
+    call.sized(target)
     if not call.fixed(1):
         return lambda x, i: x.index_select(axis, _wrap(i, size).reshape(-1)).reshape(target)
     indices = _wrap(call.take(1), size)
@@ -46,6 +48,7 @@ def _index_tuple(indices: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, ...]:
 @op("GatherND", since=11)
 def gather_nd(call: Call) -> Function:
     batch, shape, index_shape = call.attribute("batch_dims", 0), call.shape(), call.shape(1)
+    call.sized(index_shape[:-1] + shape[batch + index_shape[-1] :])
     if batch == 0:
         return lambda x, indices: x[_index_tuple(indices, shape)]
     target = index_shape[:-1] + shape[batch + index_shape[-1] :]
@@ -106,3 +109,38 @@ def compress(call: Call) -> Function:
         return lambda x: x.flatten().index_select(0, condition.to(x.device))
     axis = call.axis()
     return lambda x: x.index_select(axis, condition.to(x.device))
+
+
+@op("TensorScatter", since=24)
+def tensor_scatter(call: Call) -> Function:
+    """Write updates into a cache, from a position per batch element on."""
+    axis, size = call.axis(-2), call.shape()[call.axis(-2)]
+    circular = call.attribute("mode", "linear") == "circular"
+    shape, count = call.shape(1), call.shape(1)[axis]
+
+    def run(cache: Tensor, update: Tensor, starts: Tensor | None = None) -> Tensor:
+        steps = torch.arange(count, device=cache.device)
+        first = steps.new_zeros(len(cache)) if starts is None else starts
+        rows = first[:, None] + steps
+        rows = rows % size if circular else rows
+        view = [shape[0] if i == 0 else count if i == axis else 1 for i in range(len(shape))]
+        return cache.scatter(axis, rows.reshape(view).expand(shape), update)
+
+    return run
+
+
+@op("Unique", since=11)
+def unique(call: Call) -> Function:
+    """The distinct values or slices, where each is first, which one each is, how many."""
+    axis, outputs = call.attribute("axis"), call.outputs
+    x = call.take(0).cpu()
+    array = (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # NumPy has no bfloat16
+    y, first, inverse, counts = np.unique(array, True, True, True, axis=axis)
+    inverse = inverse.reshape(-1)
+    if not call.attribute("sorted", 1):
+        order = np.argsort(first)
+        y, first, counts = y.take(order, axis or 0), first[order], counts[order]
+        inverse = np.argsort(order)[inverse]
+    found = [torch.from_numpy(np.ascontiguousarray(v)) for v in (y, first, inverse, counts)]
+    found[0] = found[0].to(x.dtype)
+    return lambda: found[0] if outputs == 1 else tuple(found[:outputs])

@@ -14,12 +14,35 @@ from modelaudit.loaders.onnx_graph.registry import Function, op
 
 @op("BatchNormalization", since=7)
 def batch_normalization(call: Call) -> Function:
-    if call.attribute("training_mode", 0):
-        raise ValueError("BatchNormalization in training mode; export the model in eval mode")
     epsilon = call.attribute("epsilon", 1e-5)
+    if call.attribute("training_mode", 0):
+        return _with_own_statistics(call, epsilon)
 
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         return F.batch_norm(x, mean, var, scale, bias, False, 0.0, epsilon)
+
+    return run
+
+
+def _with_own_statistics(call: Call, epsilon: float) -> Function:
+    """Training mode, of constants only: standardised weights are written like that.
+
+    Normalised by statistics of the images themselves, scores would depend on the whole batch.
+    """
+    if not call.fixed(0):
+        raise ValueError("BatchNormalization in training mode; export the model in eval mode")
+    momentum, outputs = call.attribute("momentum", 0.9), call.outputs
+    axes = [axis for axis in range(call.rank()) if axis != 1]
+
+    def run(
+        x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor
+    ) -> Tensor | tuple[Tensor, ...]:
+        own_var, own_mean = torch.var_mean(x, axes, correction=0)
+        y = F.batch_norm(x, own_mean, own_var, scale, bias, False, 0.0, epsilon)
+        running = [
+            momentum * old + (1 - momentum) * own for old, own in ((mean, own_mean), (var, own_var))
+        ]
+        return y if outputs == 1 else (y, *running)[:outputs]
 
     return run
 
@@ -94,6 +117,7 @@ def mean_variance_normalization(call: Call) -> Function:
 
 @op("LRN")
 def lrn(call: Call) -> Function:
+    call.sized([*call.shape(), call.attribute("size")])  # pads by half of it at both ends
     return functools.partial(
         F.local_response_norm,
         size=call.attribute("size"),

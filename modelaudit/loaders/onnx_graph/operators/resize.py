@@ -160,9 +160,13 @@ def _resize(call: Call, scales: list[float], sizes: list[int]) -> Function:
     axes = _axes(call, scales, sizes)
     if not axes:
         return torch.clone
+    resized = {a.index: a.out for a in axes}
+    call.sized([resized.get(i, n) for i, n in enumerate(call.shape())])
     kernel = _kernel(call, axes)
     if kernel is not None:
         return kernel
+    for a in axes:
+        call.sized([a.out, a.size])
     weights = {a.index: torch.from_numpy(_matrix(a, call)) for a in axes}
     matrices = {i: w.nan_to_num(0).to(call.operand(0)) for i, w in weights.items()}
     marked = {i: w.isnan().any(1).nonzero().flatten() for i, w in weights.items()}

@@ -109,12 +109,14 @@ def slice_(call: Call) -> Function:
 @op("Expand", since=8)
 def expand(call: Call) -> Function:
     target = torch.broadcast_shapes(call.shape(), tuple(call.setting(1, "shape")))
+    call.sized(target)
     return lambda x: x.expand(target)
 
 
 @op("Tile", since=6)
 def tile(call: Call) -> Function:
     repeats = call.setting(1, "repeats")
+    call.sized([n * times for n, times in zip(call.shape(), repeats, strict=True)])
     return lambda x: x.repeat(repeats)
 
 

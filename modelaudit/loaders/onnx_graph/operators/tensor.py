@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modelaudit.loaders.onnx_graph.call import Call
-from modelaudit.loaders.onnx_graph.convert import torch_dtype
+from modelaudit.loaders.onnx_graph.convert import FLOAT8, torch_dtype
 from modelaudit.loaders.onnx_graph.registry import Function, op
+
+# Halfway between the largest number, 448, and the 480 that would follow.
+_E4M3FN_OVERFLOW = 464
 
 
 def _unchanged(x: Any) -> Any:
@@ -49,6 +53,7 @@ def constant(call: Call) -> Function:
 def constant_of_shape(call: Call) -> Function:
     value = call.attribute("value", torch.zeros(1))
     sizes = call.setting(0, "shape")
+    sizes = call.sized(sizes)
     return lambda: torch.full(sizes, value.item(), dtype=value.dtype)
 
 
@@ -56,6 +61,7 @@ def constant_of_shape(call: Call) -> Function:
 def range_(call: Call) -> Function:
     dtype = call.operand(0).dtype
     start, limit, delta = (call.scalar(i, "") for i in range(3))
+    call.sized([max(0, math.ceil((limit - start) / delta))])
     return lambda: torch.arange(start, limit, delta, dtype=dtype)
 
 
@@ -72,20 +78,41 @@ def eye_like(call: Call) -> Function:
 @op("Cast", since=6)
 def cast(call: Call) -> Function:
     dtype = torch_dtype(call.attribute("to"))
-    return _unchanged if call.operand(0).dtype == dtype else lambda x: x.to(dtype)
+    if call.dtype() == dtype and call.operand(0).dtype == dtype:
+        return _unchanged
+    return functools.partial(to_dtype, dtype=dtype, saturate=bool(call.attribute("saturate", 1)))
 
 
 @op("CastLike", since=15)
 def cast_like(call: Call) -> Function:
-    dtype = call.operand(1).dtype
+    dtype = call.dtype(1)
     call.drop(1)
-    return lambda x: x.to(dtype)
+    return functools.partial(to_dtype, dtype=dtype, saturate=bool(call.attribute("saturate", 1)))
+
+
+def to_dtype(x: Tensor, dtype: torch.dtype, saturate: bool = True) -> Tensor:
+    """The tensor in another type; 8-bit floats are clamped to their range or not at all."""
+    if dtype not in FLOAT8:
+        return x.to(dtype)
+    x = x.float()
+    if saturate:
+        x = x.clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
+    elif dtype == torch.float8_e4m3fn:  # has no infinity; torch clamps some of its overflows
+        x = x.masked_fill(x.abs() > _E4M3FN_OVERFLOW, math.nan)
+    return x.to(dtype)
+
+
+@op("BitCast", since=26)
+def bit_cast(call: Call) -> Function:
+    dtype = torch_dtype(call.attribute("to"))
+    return lambda x: x.view(dtype)
 
 
 @op("OneHot", since=9)
 def one_hot(call: Call) -> Function:
     depth, axis = int(call.scalar(1, "")), call.attribute("axis", -1)
     off, on = call.take(2)
+    call.sized([*call.shape(), depth])
 
     def run(indices: Tensor) -> Tensor:
         classes = torch.arange(depth, device=indices.device)
@@ -109,6 +136,7 @@ def pad(call: Call) -> Function:
     count, rank = len(pads) // 2, call.rank()
     axes = [axis % rank for axis in call.setting(3, "axes", range(count))]
     amounts = dict(zip(axes, zip(pads[:count], pads[count:], strict=True), strict=True))
+    call.sized([n + sum(amounts.get(axis, (0, 0))) for axis, n in enumerate(call.shape())])
     if mode == "constant":
         order = [amount for axis in range(rank)[::-1] for amount in amounts.get(axis, (0, 0))]
         return lambda x: F.pad(x, order, value=value)
