@@ -11,7 +11,7 @@ from onnx import helper
 
 from modelaudit.errors import ModelFileError
 from modelaudit.loaders.onnx_graph import build_graph
-from tests.loaders.onnx_files import IMAGES, assert_agrees, load, model, value
+from tests.loaders.onnx_files import IMAGES, assert_agrees, classifier, load, model, value
 
 
 def test_batch_normalization_is_folded_into_the_convolution(tmp_path: Path) -> None:
@@ -58,6 +58,49 @@ def test_group_normalization_is_put_together_again(scale: float, tmp_path: Path)
     whole = ["Conv", "GroupNormalization", "Relu", "ReduceMean"]
     assert ([node.operator for node in loaded.module.nodes] == whole) == (scale == 1)
     assert_agrees(loaded)
+
+
+GELU_ORDERS = {
+    "older exporter": [("Mul", "x", "plus"), ("Mul", "first", "half")],
+    "newer exporter": [("Mul", "half", "plus"), ("Mul", "x", "first")],
+    "Keras": [("Mul", "half", "x"), ("Mul", "first", "plus")],
+    "not a half": [("Mul", "two", "x"), ("Mul", "first", "plus")],
+    "not x": [("Mul", "half", "logits"), ("Mul", "first", "plus")],
+}
+
+
+@pytest.mark.parametrize("division", [True, False])
+@pytest.mark.parametrize("order", GELU_ORDERS)
+def test_gelu_is_put_together_again(order: str, division: bool, tmp_path: Path) -> None:
+    root = np.float32(2**0.5 if division else 0.5**0.5)
+    weights = {"root": root, "one": np.float32(1), "half": np.float32(0.5), "two": np.float32(2)}
+    tail = [
+        helper.make_node("Mul", ["logits", "two"], ["x"]),
+        helper.make_node("Div" if division else "Mul", ["x", "root"], ["scaled"]),
+        helper.make_node("Erf", ["scaled"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["plus"]),
+    ]
+    for output, (operator, *operands) in zip(("first", "scores"), GELU_ORDERS[order], strict=True):
+        tail.append(helper.make_node(operator, operands, [output]))
+    loaded = load(classifier(tail, [value("scores", ["batch", 5])], weights=weights), tmp_path)
+    operators = [node.operator for node in loaded.module.nodes]
+    assert ("Erf" in operators) == order.startswith("not")
+    assert ("Gelu" in operators) != order.startswith("not")
+    assert_agrees(loaded)
+
+
+def test_division_by_x_is_no_gelu(tmp_path: Path) -> None:
+    weights = {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
+    tail = [
+        helper.make_node("Div", ["root", "logits"], ["scaled"]),
+        helper.make_node("Erf", ["scaled"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["plus"]),
+        helper.make_node("Mul", ["logits", "plus"], ["first"]),
+        helper.make_node("Mul", ["first", "half"], ["scores"]),
+    ]
+    assert_agrees(
+        load(classifier(tail, [value("scores", ["batch", 5])], weights=weights), tmp_path)
+    )
 
 
 @pytest.mark.parametrize("constant", [True, False])

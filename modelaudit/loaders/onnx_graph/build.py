@@ -19,7 +19,7 @@ from modelaudit.loaders.onnx_graph.functions import (
     require_finite,
     specified,
 )
-from modelaudit.loaders.onnx_graph.fuse import fuse_group_normalization
+from modelaudit.loaders.onnx_graph.fuse import fuse
 from modelaudit.loaders.onnx_graph.graph import Constants, OnnxGraph, prune
 from modelaudit.loaders.onnx_graph.node import Node
 from modelaudit.loaders.onnx_graph.registry import canonical_domain
@@ -51,7 +51,7 @@ def build_graph(model: onnx.ModelProto, outputs: Sequence[str] | None = None) ->
     nodes = prune(to_nodes(graph, opsets(model)), wanted)
     require_order(nodes, {*constants, *inputs}, wanted)
     nodes = fold_constants(nodes, constants)
-    nodes = fuse_group_normalization(nodes, constants, wanted)
+    nodes = fuse(nodes, constants, wanted)
     nodes = fold_into_convolutions(nodes, constants, wanted)
     used = {name for node in nodes for name in node.reads()}.union(wanted)
     kept = {name: value for name, value in constants.items() if name in used}
