@@ -6,9 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modelaudit.errors import ModelFileError
+
 # Sums in another order may change float32 scores by this much of their variation between images,
 # plus this much of their size. Mixed-up images change them by about their variation.
 _OF_VARIATION, _OF_SIZE = 1e-2, 1e-5
+# Where values are rounded to 8 bits on the way, such a change may put some on the next step.
+OF_QUANTISED_VARIATION = 0.3
 
 
 class Vectorized(nn.Module):
@@ -60,11 +64,11 @@ def any_batch(
     with torch.no_grad():
         expected = torch.cat([module(part) for part in images.split(size)])
     classes = expected.shape[1]
-    if _agrees(module, images, expected) and _agrees(module, images[:1], expected[:1]):
+    if agrees(module, images, expected) and agrees(module, images[:1], expected[:1]):
         return module, classes, None
     reason = f"The file only works with a batch of {size}"
     vectorized = Vectorized(module)
-    if size == 1 and _agrees(vectorized, images, expected):
+    if size == 1 and agrees(vectorized, images, expected):
         slower = f"{reason}; it runs vectorized over images, which is slower."
         return vectorized, classes, slower
     slow = f"{reason}; it runs {size} at a time, which is slow. Export with a dynamic batch."
@@ -72,16 +76,21 @@ def any_batch(
 
 
 @torch.no_grad()
-def _agrees(module: nn.Module, images: Tensor, expected: Tensor) -> bool:
-    """Whether the module returns the expected scores for the whole batch."""
+def agrees(
+    module: nn.Module, images: Tensor, expected: Tensor, share: float = _OF_VARIATION
+) -> bool:
+    """Whether the module returns the expected scores for the whole batch.
+
+    ``share``: of their variation between images, by which they may differ.
+    """
     try:
         found = module(images)
-    except (RuntimeError, ValueError):
+    except (ModelFileError, RuntimeError, ValueError):
         return False
     # Scores that are not finite must be equal; they say nothing about the size of the others.
     finite = expected.where(expected.isfinite(), torch.nan)
     variation = (finite - finite.nanmean(0)).abs().nan_to_num(0).max()
-    limit = float(_OF_VARIATION * variation + _OF_SIZE * finite.abs().nan_to_num(0).max())
+    limit = float(share * variation + _OF_SIZE * finite.abs().nan_to_num(0).max())
     return found.shape == expected.shape and bool(
         torch.isclose(found, expected, rtol=0, atol=limit, equal_nan=True).all()
     )
