@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from modelaudit.errors import ModelAuditError, ModelFileError, first_line, is_out_of_memory
+from modelaudit.errors import blaming_the_model
 from modelaudit.preprocessing import Preprocessing
 
 OutputKind = Literal["logits", "probabilities", "log-probabilities", "sigmoid"]
@@ -84,17 +84,9 @@ class Classifier:
 
     def _run(self, x: Tensor) -> Tensor:
         """The model's raw outputs; what goes wrong inside it is the model's fault, and typed."""
-        try:
+        advice = "Export it again, or to another format."
+        with blaming_the_model(f"The model failed on a batch of {len(x)} images", advice):
             return self.module(x)
-        except ModelAuditError:
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            raise ModelFileError(
-                f"The model failed on a batch of {len(x)} images ({first_line(error)}). Export it "
-                "again, or to another format."
-            ) from error
 
     def _count_backward(self, grad: Tensor) -> None:
         self.backwards += len(grad)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ModelAuditError(Exception):
     """Root of all errors that a user can cause or fix; the command line exits 2 on it.
@@ -87,10 +90,31 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def reason_of(error: BaseException) -> str:
+    """The first line of a library's message, or the type of its error where there is none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def first_line(error: BaseException, limit: int = 300) -> str:
     """The type of a library's error and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}"[:limit] if lines else type(error).__name__
+    kind = type(error).__name__
+    return f"{kind}: {reason_of(error)}"[:limit] if str(error).strip() else kind
+
+
+@contextmanager
+def blaming_the_model(what: str, advice: str) -> Iterator[None]:
+    """Turn what foreign code raises into a ``ModelFileError``: ``what (its reason). advice``.
+
+    Errors of this tree pass, and so does a lack of memory, which is no fault of the file.
+    """
+    try:
+        yield
+    except ModelAuditError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelFileError(f"{what} ({first_line(error)}). {advice}") from error
 
 
 def internal_error_text(cause: str) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from modelaudit.checks import Check, Status, make_check
 from modelaudit.classifier import Classifier
+from modelaudit.errors import reason_of
 from modelaudit.images import CleanImages
 
 # An order-statistic test fits a null distribution to all classes but the most suspicious one.
@@ -54,8 +55,7 @@ def check_batch_independent(classifier: Classifier, chosen: CleanImages) -> Chec
         alone = torch.cat([classifier(one) for one in x.split(1)])
     # Whatever the module raises, it does so for a batch of one only: larger ones just worked.
     except Exception as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        message = f"The model fails on a batch of one image: {line[:200]}"
+        message = f"The model fails on a batch of one image: {reason_of(error)[:200]}"
         return make_check("batch-independent", "inconclusive", message)
     difference = _relative_difference(together, alone)
     return make_check(
@@ -82,8 +82,7 @@ def check_gradients(classifier: Classifier, chosen: CleanImages) -> Check:
         (gradient,) = torch.autograd.grad(log_p.gather(1, target[:, None]).sum(), x)
     # A module that detaches, rounds or calls out of torch raises here, each in its own way.
     except Exception as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        message = f"The model cannot be differentiated: {line[:200]}"
+        message = f"The model cannot be differentiated: {reason_of(error)[:200]}"
         return make_check(name, "inconclusive", message)
     norm = gradient.flatten(1).double().norm(dim=1)
     usable = int((norm.isfinite() & (norm > 1e-12)).sum())

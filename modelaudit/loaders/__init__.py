@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from modelaudit.errors import ModelAuditError, ModelFileError, first_line, is_out_of_memory
+from modelaudit.errors import blaming_the_model
 from modelaudit.loaders.file_kind import FileKind, file_kind, require_readable
 from modelaudit.loaders.fingerprint import sha256_of
 from modelaudit.loaders.huggingface.files import HuggingFaceFiles, huggingface_files
@@ -34,18 +34,12 @@ def load_model(path: Path, options: LoadOptions | None = None) -> LoadedModel:
     """
     path = Path(path)
     options = options or LoadOptions()
-    try:
+    advice = (
+        "The file is damaged, or uses what this version does not know: copy it again, or export it "
+        "again or to another format."
+    )
+    with blaming_the_model(f"{path} cannot be loaded", advice):  # parsers raise anything
         loaded = _load(path, options)
-    except ModelAuditError:
-        raise
-    # The libraries that parse damaged files raise anything.
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise ModelFileError(
-            f"{path} cannot be loaded ({first_line(error)}). The file is damaged, or uses what "
-            "this version does not know: copy it again, or export it again or to another format."
-        ) from error
     if options.arch is not None and loaded.format not in _WITHOUT_GRAPH:
         note = f"--arch {options.arch} is ignored: the {loaded.format} file holds its own graph."
         loaded = replace(loaded, notes=(*loaded.notes, note))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelaudit.errors import ModelFileError
+from modelaudit.errors import ModelFileError, reason_of
 from modelaudit.loaders.outputs import require_matrix
 from modelaudit.loaders.torchscript_archive import TorchScriptArchive
 from modelaudit.loaders.types import LoadedModel, LoadOptions
@@ -135,7 +135,7 @@ def _load(archive: TorchScriptArchive, device: torch.device) -> torch.jit.Script
         try:
             script = torch.jit.load(archive.for_device(device), map_location=device)
         except (RuntimeError, ValueError, EOFError, OSError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = reason_of(error)
             raise ModelFileError(
                 f"{archive.path} cannot be loaded as TorchScript by torch {torch.__version__}: "
                 f"{reason}"

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from modelaudit.errors import ModelFileError, UnsafeModelError
+from modelaudit.errors import ModelFileError, UnsafeModelError, reason_of
 from modelaudit.loaders.archive import member_names
 
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model", "net", "weights")
@@ -65,7 +65,7 @@ def _unpickle(path: Path) -> object:
         ) from error
     # torch.load raises many types on damaged files (RuntimeError, EOFError, KeyError, ...).
     except Exception as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        reason = reason_of(error)[:200]
         raise ModelFileError(f"{path} is a damaged PyTorch file: {reason}") from error
 
 

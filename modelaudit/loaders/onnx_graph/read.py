@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import onnx.external_data_helper
 
-from modelaudit.errors import ModelFileError
+from modelaudit.errors import ModelFileError, reason_of
 from modelaudit.loaders.onnx_graph.build import opsets, require_supported
 from modelaudit.loaders.onnx_graph.functions import all_nodes
 from modelaudit.loaders.onnx_graph.order import sort_nodes
@@ -42,7 +42,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bool]:
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
     except Exception as error:  # the checker and the loader raise many unrelated types
         raise ModelFileError(
-            f"expected a valid ONNX model in {path}, but onnx refuses it: {_first_line(error)}; "
+            f"expected a valid ONNX model in {path}, but onnx refuses it: {reason_of(error)}; "
             "export it again, with external data (if any) in the model's own folder"
         ) from error
     return model, external
@@ -78,10 +78,6 @@ def _require_utf8(path: Path) -> None:
             f"{str(path)!a}; rename the file (and its folders) to a plain name, or save the model "
             "in a single file"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _parse(path: Path) -> onnx.ModelProto:
