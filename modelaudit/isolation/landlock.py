@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from pathlib import Path
+
+from modelaudit.isolation.linux import check, gain_no_rights, libc
 
 # The same numbers on every architecture.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
-_PR_SET_NO_NEW_PRIVS = 38
 
 _WRITE_FILE = 1 << 1
 # Remove and make files and folders of all kinds: bits 4 to 12 since the first version.
@@ -50,16 +50,10 @@ def forbid_writes_outside(folder: Path) -> None:
     Raises:
         OSError: the system has no Landlock.
     """
-    if not sys.platform.startswith("linux"):
-        raise OSError(f"{sys.platform} has no Landlock")
-    libc = ctypes.CDLL(None, use_errno=True)
+    library = libc("Landlock")
 
     def call(*arguments: object) -> int:
-        result = int(libc.syscall(*arguments))
-        if result < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        return result
+        return check(int(library.syscall(*arguments)))
 
     version = call(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)
     access = _WRITE_FILE | _CHANGE_FOLDERS
@@ -76,7 +70,7 @@ def forbid_writes_outside(folder: Path) -> None:
                 call(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0)
             finally:
                 os.close(opened)
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        gain_no_rights(library)
         call(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)

@@ -6,7 +6,6 @@ threads cannot enter a user namespace. What the system does not offer is left ou
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Callable
@@ -15,9 +14,10 @@ from pathlib import Path
 
 from modelaudit.isolation.landlock import forbid_writes_outside
 from modelaudit.isolation.limits import NOT_LIMITED, Limits
+from modelaudit.isolation.linux import check, gain_no_rights, libc
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 # A worker that used up its time is told first (SIGXCPU) and killed this many seconds later.
 _CPU_GRACE = 5
@@ -87,24 +87,12 @@ def _limit_address_space(budget: int) -> None:
 
 def _leave_network() -> None:
     """Enter an empty network namespace, for which a user without rights needs a user namespace."""
-    libc = _libc()
-    _check(libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
-    _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    library = libc("namespaces")
+    check(library.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
+    gain_no_rights(library)
     user, group = os.getuid(), os.getgid()
-    _check(libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET))
+    check(library.unshare(_CLONE_NEWUSER | _CLONE_NEWNET))
     # The same user inside as outside, so that the files keep their owner.
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-
-
-def _libc() -> ctypes.CDLL:
-    if not sys.platform.startswith("linux"):
-        raise OSError(f"{sys.platform} has no namespaces")
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _check(result: int) -> None:
-    if result != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
