@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from modelaudit import __version__
 from modelaudit.errors import ModelAuditError
-from modelaudit.isolation.conversation import STARTING
 from modelaudit.plain import to_plain
 from modelaudit.report import SCHEMA_VERSION
+from modelaudit.stages import STARTING
 
 
 @dataclass(frozen=True)

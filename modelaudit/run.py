@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from modelaudit.errors import ModelAuditError, WorkerCrashError
 from modelaudit.inspection import Inspection, inspect_model
-from modelaudit.isolation.conversation import StageProgress
 from modelaudit.isolation.limits import Limits
 from modelaudit.isolation.supervisor import run_task
 from modelaudit.options import ScanOptions
 from modelaudit.plain import from_plain, harmless, to_plain
 from modelaudit.report import Report
+from modelaudit.stages import STARTING, StageProgress
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def _typed(kind: type[T], plain: Any) -> T:
 def _scan_here(options: ScanOptions, progress: StageProgress | None) -> Report:
     from modelaudit.scan import scan
 
-    current = "starting"
+    current = STARTING
 
     def follow(stage: str, share: float) -> None:
         nonlocal current

@@ -15,7 +15,8 @@ from modelaudit.options import ScanOptions
 from modelaudit.preflight import PreflightReport, run_preflight
 from modelaudit.report import Report
 from modelaudit.reporting import make_report
-from modelaudit.suspect import StageProgress, Suspect, prepare
+from modelaudit.stages import StageProgress
+from modelaudit.suspect import Suspect, prepare
 from modelaudit.verdict import decide
 
 __all__ = ["ScanOptions", "ScanResult", "build_detectors", "scan"]

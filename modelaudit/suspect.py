@@ -18,9 +18,7 @@ from modelaudit.loading import load_with_config
 from modelaudit.options import ScanOptions
 from modelaudit.preprocess import PreprocessChoice
 from modelaudit.preprocessing import Preprocessing
-
-#: Called with a stage's name and the share of it that is done, in [0, 1].
-StageProgress = Callable[[str, float], None]
+from modelaudit.stages import StageProgress
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,8 @@ from modelaudit.errors import (
 from modelaudit.isolation.limits import Limits
 from modelaudit.isolation.resident import resident_bytes
 from modelaudit.plain import printable
+from modelaudit.stages import STARTING, StageProgress
 
-#: Called with a stage's name and the share of it that is done, in [0, 1].
-StageProgress = Callable[[str, float], None]
-
-STARTING = "starting"
 #: Seconds that the import of the libraries may take.
 _SLOW_START = 300
 # A report has, per detector, a number for each pair of classes.

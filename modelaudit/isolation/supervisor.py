@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modelaudit.isolation.conversation import Conversation, StageProgress
+from modelaudit.isolation.conversation import Conversation
 from modelaudit.isolation.folder import remove_folder
 from modelaudit.isolation.limits import Limits
+from modelaudit.stages import StageProgress
 
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "

@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 from modelaudit.plain import from_plain, to_plain
+from modelaudit.stages import StageProgress
 
-Progress = Callable[[str, float], None]
-Task = Callable[[dict[str, Any], Mapping[str, str], Progress], Any]
+Task = Callable[[dict[str, Any], Mapping[str, str], StageProgress], Any]
 
 
-def _scan(payload: dict[str, Any], confinement: Mapping[str, str], progress: Progress) -> Any:
+def _scan(payload: dict[str, Any], confinement: Mapping[str, str], progress: StageProgress) -> Any:
     from modelaudit.options import ScanOptions
     from modelaudit.scan import scan
 
@@ -23,7 +23,9 @@ def _scan(payload: dict[str, Any], confinement: Mapping[str, str], progress: Pro
     return to_plain(replace(report, environment=environment))
 
 
-def _inspect(payload: dict[str, Any], confinement: Mapping[str, str], progress: Progress) -> Any:
+def _inspect(
+    payload: dict[str, Any], confinement: Mapping[str, str], progress: StageProgress
+) -> Any:
     from modelaudit.inspection import inspect_model
 
     progress("loading the model", 0.0)

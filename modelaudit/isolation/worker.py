@@ -94,7 +94,3 @@ def _describe(error: Exception) -> dict[str, str]:
         "message": str(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
-
-
-if __name__ == "__main__":
-    main()
