@@ -30,6 +30,11 @@ CACHED_DRAWS = 1_000_000
 SHIPPED_COUNTS = (*range(4, 65), 80, 100, 128, 200, 256, 365, 500, 512, 525, 1000)
 #: Class counts whose class pairs (P-RED) are in it too.
 SHIPPED_PAIRS = (10,)
+#: Numbers of statistics whose nulls with a prior are in it, for every embedding's prior.
+SHIPPED_WITH_PRIOR = (*range(4, 31), 43, 64, 100, 128, 200, 256, 365, 525, 1000)
+#: Numbers of shifts (all-to-all) whose nulls with censored ones are in it.
+SHIPPED_CENSORED = (9,)
+PRIOR_DRAWS = 400_000
 _SEED = 20210
 
 
@@ -61,7 +66,34 @@ class NullTable:
         return float(np.exp(max(np.log(level[0]) + slope * (log_p - q[0]), -700.0)))
 
 
-def simulate(count: int, group: int, missing: int, draws: int, seed: int = _SEED) -> NullTable:
+@dataclass(frozen=True)
+class SpreadPrior:
+    """What is known of the spread of a clean model's statistics before any is seen.
+
+    Nine null values say little about their own spread. Clean models are alike in it, so the fit
+    adds ``weight`` pseudo-observations with the spread of ``shape``, as the moderated t-test does
+    with variances (Smyth 2004, "Linear models and empirical Bayes methods for assessing
+    differential expression in microarray experiments").
+
+    Attributes:
+        shape: typical Gamma shape of a clean model's statistics.
+        weight: n₀, the number of pseudo-observations; log(shape) of clean models then varies with
+            the standard deviation ``√(2 / n₀)``, which the calibration simulates.
+    """
+
+    shape: float
+    weight: float
+
+
+def simulate(
+    count: int,
+    group: int,
+    missing: int,
+    draws: int,
+    prior: SpreadPrior | None = None,
+    censored: int = 0,
+    seed: int = _SEED,
+) -> NullTable:
     """Simulate the null of the test.
 
     Args:
@@ -70,22 +102,39 @@ def simulate(count: int, group: int, missing: int, draws: int, seed: int = _SEED
             one statistic per class, K - 1 for class pairs.
         missing: how many of the smallest are unknown (no pattern found) and stay out as well.
         draws: number of simulated data sets.
+        prior: of the spread; the shape is then drawn anew for every data set.
+        censored: how many of the smallest of the rest are known by an upper bound only, which is
+            taken to be the largest of them.
     """
     from detectors.order_statistic import fit_gamma, log_plugin_p
 
-    rng = np.random.default_rng([seed, count, group, missing])
+    rng = np.random.default_rng([seed, count, group, missing, *([censored] if prior else [])])
     log_p: list[Array] = []
     chunk = max(1, 4_000_000 // count)
     for start in range(0, draws, chunk):
-        r = rng.gamma(NULL_SHAPE, size=(min(chunk, draws - start), count))
+        size = (min(chunk, draws - start), count)
+        r = rng.gamma(_shapes(prior, size[0], rng), size=size)
         in_fit = ~_group_of_maximum(r, group)
-        if missing:
-            in_fit &= r > np.partition(r, missing - 1, axis=-1)[:, missing - 1 : missing]
+        if missing + censored:
+            ordered = np.partition(r, [missing - 1, missing + censored - 1][not missing :], axis=-1)
+            if missing:
+                in_fit &= r > ordered[:, missing - 1 : missing]
+            if censored:
+                r = np.maximum(r, ordered[:, missing + censored - 1 : missing + censored])
         number = in_fit.sum(-1)
         mean = (r * in_fit).sum(-1) / number
         mean_log = (np.log(r) * in_fit).sum(-1) / number
-        log_p.append(log_plugin_p(r.max(-1), *fit_gamma(mean, mean_log), count))
+        fit = fit_gamma(mean, mean_log, number, prior)
+        log_p.append(log_plugin_p(r.max(-1), *fit, count))
     return NullTable(np.quantile(np.concatenate(log_p), LEVELS))
+
+
+def _shapes(prior: SpreadPrior | None, draws: int, rng: np.random.Generator) -> Array | float:
+    """Gamma shapes ``[draws, 1]`` of the simulated data sets."""
+    if prior is None:
+        return NULL_SHAPE
+    deviation = np.sqrt(2 / prior.weight)
+    return np.asarray(prior.shape * np.exp(deviation * rng.standard_normal((draws, 1))))
 
 
 def _group_of_maximum(r: Array, group: int) -> NDArray[np.bool_]:
@@ -100,9 +149,15 @@ def _group_of_maximum(r: Array, group: int) -> NDArray[np.bool_]:
 
 
 @lru_cache(maxsize=64)
-def null_table(count: int, group: int = 1, missing: int = 0) -> NullTable:
+def null_table(
+    count: int,
+    group: int = 1,
+    missing: int = 0,
+    prior: SpreadPrior | None = None,
+    censored: int = 0,
+) -> NullTable:
     """The null for these numbers (see :func:`simulate`): shipped, cached or simulated now."""
-    key = f"{count}-{group}-{missing}"
+    key = table_key(count, group, missing, prior, censored)
     with resources.files("detectors").joinpath("calibration.npz").open("rb") as file:
         shipped = np.load(file)
         if key in shipped:
@@ -111,8 +166,8 @@ def null_table(count: int, group: int = 1, missing: int = 0) -> NullTable:
     try:
         return NullTable(np.load(path))
     except (OSError, ValueError, EOFError):
-        draws = CACHED_DRAWS if count <= 200 else CACHED_DRAWS // 4
-        table = simulate(count, group, missing, draws)
+        draws = CACHED_DRAWS // (1 if count <= 200 else 4) // (2 if prior else 1)
+        table = simulate(count, group, missing, draws, prior, censored)
         _store(path, table.quantiles)
         return table
 
@@ -135,16 +190,38 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelaudit"
 
 
+def table_key(
+    count: int, group: int, missing: int, prior: SpreadPrior | None = None, censored: int = 0
+) -> str:
+    """Name of a table in the shipped file and in the cache."""
+    key = f"{count}-{group}-{missing}"
+    return f"{key}-{prior.shape:g}-{prior.weight:g}-{censored}" if prior else key
+
+
+def shipped_with_prior() -> dict[str, NullTable]:
+    """The shipped tables for the priors of the detectors."""
+    from detectors import mm_bd
+    from detectors.lred import PRIORS, SHIFT_PRIOR
+
+    priors = {*PRIORS.values(), SHIFT_PRIOR, mm_bd.PRIOR}
+    wanted = [(prior, count, 0) for prior in priors for count in SHIPPED_WITH_PRIOR]
+    wanted += [(SHIFT_PRIOR, n, c) for n in SHIPPED_CENSORED for c in range(1, n)]
+    return {
+        table_key(count, 1, 0, prior, censored): simulate(count, 1, 0, PRIOR_DRAWS, prior, censored)
+        for prior, count, censored in wanted
+    }
+
+
 def main() -> None:
-    """Write the shipped table (about 10 minutes on one core)."""
-    tables = {}
+    """Write the shipped table (about 15 minutes on one core)."""
+    tables = {key: null.quantiles for key, null in shipped_with_prior().items()}
     for count in SHIPPED_COUNTS:
         draws = SHIPPED_DRAWS if count <= 64 else SHIPPED_DRAWS // 4
-        tables[f"{count}-1-0"] = simulate(count, 1, 0, draws).quantiles
+        tables[table_key(count, 1, 0)] = simulate(count, 1, 0, draws).quantiles
     for classes in SHIPPED_PAIRS:
         pairs = classes * (classes - 1)
         null = simulate(pairs, classes - 1, 0, SHIPPED_DRAWS // 4)
-        tables[f"{pairs}-{classes - 1}-0"] = null.quantiles
+        tables[table_key(pairs, classes - 1, 0)] = null.quantiles
     path = Path(__file__).with_name("calibration.npz")
     np.savez_compressed(path, **{k: v.astype(np.float32) for k, v in tables.items()})  # type: ignore[arg-type]
 

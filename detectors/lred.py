@@ -11,16 +11,35 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-import numpy as np
+import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from detectors.embeddings import EMBEDDINGS
+from detectors.calibration import SpreadPrior
+from detectors.embeddings import EMBEDDINGS, Embedding
 from detectors.order_statistic import OrderStatisticTest, order_statistic_test
 from detectors.search import PatternSearch, Rows, SearchConfig, SearchResult
-from detectors.types import ClassStatistic, DetectorInput, DetectorResult
+from detectors.summary import class_statistics, search_notes, shift_notes, smallest_patterns
+from detectors.types import DetectorInput, DetectorResult
+
+_ROWS: Mapping[str, Callable[[Tensor, int], Rows]] = {
+    "all": Rows.per_target,
+    "pairs": Rows.per_pair,
+    "all-to-all": Rows.per_shift,
+}
+#: Observations that the embedding's typical spread counts as. In clean models the shapes vary
+#: less than this allows for (fixtures/results/spread.md).
+PRIOR_WEIGHT = 10.0
+PRIORS: Mapping[str, SpreadPrior] = {
+    name: SpreadPrior(embedding.clean_shape, PRIOR_WEIGHT) for name, embedding in EMBEDDINGS.items()
+}
+#: Of shifts of all classes most have no pattern below the largest size, so that little is known of
+#: their spread: a wide one is assumed.
+SHIFT_PRIOR = SpreadPrior(shape=5.0, weight=PRIOR_WEIGHT)
 
 
 @dataclass(frozen=True)
@@ -31,8 +50,11 @@ class LRed:
         name: registered name.
         embedding: a name in :data:`detectors.embeddings.EMBEDDINGS`; the paper's is ``additive``.
         weights: ``entropy`` (Eqs. 6-8) or ``uniform`` (U-RED).
-        sources: ``all`` classes at once (Eq. 3) or ``pairs``: every class pair on its own (P-RED,
-            Eq. 2). The null of ``pairs`` leaves out all pairs with the suspicious target.
+        sources: ``all`` classes at once to one target (Eq. 3); ``pairs``: every class pair on its
+            own (P-RED, Eq. 2), where the null leaves out all pairs with the suspicious target; or
+            ``all-to-all`` (not in the paper): every class to the class d after it, one pattern per
+            shift d. In an all-to-all attack every class is a target, so that none stands out, but
+            one shift does.
         pi: misclassification fraction π to reach, in (0, 1); 0.9 as in the paper.
         schedule: ``fast`` (default): the first step is the embedding's own, later ones grow with
             the pattern, and the last is shortened to the boundary Q = π. ``paper``: Algorithm 1 to
@@ -43,18 +65,28 @@ class LRed:
         tau_max: steps after which a target is given up (the paper leaves τ_max open); 0 means the
             schedule's default: 64 (fast: a pattern has then grown over the whole image) or
             100,000 (paper).
+        per_class: at most so many images of each class are used; 0 means all. Where every class
+            counts at once, as in ``all-to-all``, fewer of each are enough.
+        largest: size beyond which a pattern is given up; 0 means the default: none, or, for
+            ``all-to-all``, the embedding's own. Most clean models have no pattern of any size that
+            shifts all classes.
+        prior: whether the null's spread is estimated with what is known of clean models; see
+            :class:`detectors.calibration.SpreadPrior`. The paper's p-value never is.
     """
 
     name: str = "l-red"
     embedding: str = "additive"
     weights: Literal["entropy", "uniform"] = "entropy"
-    sources: Literal["all", "pairs"] = "all"
+    sources: Literal["all", "pairs", "all-to-all"] = "all"
     pi: float = 0.9
     schedule: Literal["fast", "paper"] = "fast"
     delta: float = 0.0
     growth: float = 0.2
     refine: int = 4
     tau_max: int = 0
+    per_class: int = 0
+    largest: float = 0.0
+    prior: bool = True
 
     def __post_init__(self) -> None:
         if self.embedding not in EMBEDDINGS:
@@ -62,7 +94,7 @@ class LRed:
             raise ValueError(f"embedding is {self.embedding!r}; it must be one of: {known}")
         if not 0 < self.pi < 1:
             raise ValueError(f"pi is {self.pi}; it must lie between 0 and 1")
-        for setting in ("delta", "growth", "refine", "tau_max"):
+        for setting in ("delta", "growth", "refine", "tau_max", "per_class", "largest"):
             value = getattr(self, setting)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{setting} is {value}; it must be finite and not negative")
@@ -70,45 +102,75 @@ class LRed:
     def __call__(self, data: DetectorInput) -> DetectorResult:
         """Estimate a pattern per putative target and test the smallest."""
         start, passes = time.perf_counter(), data.classifier.image_passes
-        embedding = EMBEDDINGS[self.embedding]
-        labels, num_classes = data.labels.to(data.classifier.device), data.classifier.num_classes
-        rows = (Rows.per_target if self.sources == "all" else Rows.per_pair)(labels, num_classes)
-        search = PatternSearch(
-            data.classifier, data.pixels, data.labels, embedding, self._search_config()
-        )
+        device, num_classes = data.classifier.device, data.classifier.num_classes
+        chosen = _first_of_each_class(data.labels, self.per_class or len(data.labels))
+        pixels, labels = data.pixels[chosen].to(device), data.labels[chosen].to(device)
+        embedding = EMBEDDINGS[self.embedding].fit(pixels, data.generator)
+        rows = _ROWS[self.sources](labels, num_classes)
+        config = self._search_config(data.classifier.input_shape)
+        search = PatternSearch(data.classifier, pixels, labels, embedding, config)
         found = search.run(rows, data.progress)
-        statistics = np.reciprocal(found.size.double().cpu().numpy())
-        test = order_statistic_test(statistics, rows.targets.cpu().numpy())
-        classes = _class_statistics(found, rows, statistics)
+        test = self._test(found, rows, embedding, config)
+        classes = class_statistics(found, rows, found.size.double().cpu().reciprocal().numpy())
         best = classes[test.index] if test.index is not None else None
+        if self.sources == "all-to-all":
+            notes = shift_notes(found, config.largest, embedding.unit)
+        else:
+            notes = search_notes(found, rows, num_classes)
         return DetectorResult(
             detector=self.name,
             p_plugin=test.p_plugin,
             log_p_plugin=test.log_p_plugin,
             p_calibrated=test.p_calibrated,
-            target=best.target if best else None,
+            target=best.target if best and self.sources != "all-to-all" else None,
+            shift=best.target if best and self.sources == "all-to-all" else None,
             sources=best.weights if best else {},
             classes=classes,
             unit=embedding.unit,
-            patterns=_smallest_patterns(found, rows),
+            patterns=smallest_patterns(found, rows),
             image_passes=data.classifier.image_passes - passes,
             seconds=time.perf_counter() - start,
-            null=_null(test),
-            settings=self._settings_used(),
-            notes=_notes(found, rows, num_classes),
+            null=test.null,
+            settings=self._settings_used(config),
+            notes=notes,
             reason=test.reason,
+            critical=test.critical,
+            stamp=embedding.apply,
+            searched=chosen,
         )
 
-    def _settings_used(self) -> dict[str, object]:
+    def _test(
+        self, found: SearchResult, rows: Rows, embedding: Embedding, config: SearchConfig
+    ) -> OrderStatisticTest:
+        """Sec. 3.2 on r_t = 1 / size; a pattern beyond the largest size is known to be larger."""
+        moved = embedding.size(found.theta) > 0  # or the search saw no gradient
+        censored = found.size.isinf() & moved & math.isfinite(config.largest)
+        size = torch.where(censored, config.largest, found.size)
+        return order_statistic_test(
+            size.double().cpu().reciprocal().numpy(),
+            rows.targets.cpu().numpy(),
+            self._prior(),
+            censored.cpu().numpy(),
+        )
+
+    def _prior(self) -> SpreadPrior | None:
+        if not self.prior or self.sources == "pairs":
+            return None
+        return SHIFT_PRIOR if self.sources == "all-to-all" else PRIORS[self.embedding]
+
+    def _settings_used(self, config: SearchConfig) -> dict[str, object]:
         """The settings with the schedule's defaults filled in, for the report."""
-        config = self._search_config()
         used = {name: getattr(config, name) for name in ("delta", "growth", "refine", "tau_max")}
+        used["largest"] = config.largest if math.isfinite(config.largest) else 0.0
         return {name: value for name, value in (asdict(self) | used).items() if name != "name"}
 
-    def _search_config(self) -> SearchConfig:
+    def _search_config(self, input_shape: tuple[int, int, int]) -> SearchConfig:
         """The search's settings, with the schedule's defaults filled in."""
         paper = self.schedule == "paper"
-        default_delta = 1e-4 if paper else EMBEDDINGS[self.embedding].first_step
+        embedding = EMBEDDINGS[self.embedding]
+        default_delta = 1e-4 if paper else embedding.first_step
+        all_to_all = self.sources == "all-to-all"
+        default_largest = embedding.largest(input_shape) if all_to_all else math.inf
         return SearchConfig(
             pi=self.pi,
             delta=self.delta or default_delta,
@@ -116,61 +178,11 @@ class LRed:
             tau_max=self.tau_max or (100_000 if paper else 64),
             entropy_weights=self.weights == "entropy",
             refine=0 if paper else self.refine,
+            largest=self.largest or default_largest,
         )
 
 
-def _class_statistics(
-    found: SearchResult, rows: Rows, statistics: np.ndarray
-) -> tuple[ClassStatistic, ...]:
-    """One entry per row, as plain numbers."""
-    rates = (found.weights * found.flips).sum(1).tolist()
-    columns = zip(
-        rows.targets.tolist(),
-        statistics.tolist(),
-        found.size.tolist(),
-        rates,
-        found.weights.tolist(),
-        rows.support.tolist(),
-        found.steps.tolist(),
-        strict=True,
-    )
-    return tuple(
-        ClassStatistic(
-            target=target,
-            statistic=statistic,
-            size=size if np.isfinite(size) else None,
-            flip_rate=rate,
-            weights={s: w for s, (w, on) in enumerate(zip(weights, support, strict=True)) if on},
-            steps=steps,
-        )
-        for target, statistic, size, rate, weights, support, steps in columns
-    )
-
-
-def _smallest_patterns(found: SearchResult, rows: Rows) -> dict[int, Tensor]:
-    """Target -> its smallest pattern."""
-    patterns: dict[int, Tensor] = {}
-    for row in found.size.argsort().tolist():
-        patterns.setdefault(int(rows.targets[row]), found.theta[row].cpu())
-    return patterns
-
-
-def _null(test: OrderStatisticTest) -> dict[str, float]:
-    if test.shape is None or test.scale is None:
-        return {}
-    return {"shape": test.shape, "scale": test.scale}
-
-
-def _notes(found: SearchResult, rows: Rows, num_classes: int) -> tuple[str, ...]:
-    notes = []
-    if unsearched := sorted(set(range(num_classes)) - set(rows.targets.tolist())):
-        listed = ", ".join(map(str, unsearched))
-        notes.append(f"target {listed} was not searched: there are no images of another class")
-    missing = sorted({int(t) for t in rows.targets[found.size.isinf()].tolist()})
-    if missing:
-        listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
-        notes.append(
-            f"no pattern found within the step limit for {len(missing)} targets ({listed}); they "
-            "count as the least suspicious, of unknown size"
-        )
-    return tuple(notes)
+def _first_of_each_class(labels: Tensor, number: int) -> Tensor:
+    """Mask ``[n]`` of the first ``number`` images of every class."""
+    before = one_hot(labels).cumsum(0).gather(1, labels[:, None]).squeeze(1)
+    return before <= number

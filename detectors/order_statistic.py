@@ -12,13 +12,13 @@ into a *calibrated* p-value, uniform when nothing is hidden.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from detectors.calibration import null_table
+from detectors.calibration import NullTable, SpreadPrior, null_table
 
 Array = NDArray[np.float64]
 
@@ -33,10 +33,13 @@ class OrderStatisticTest:
     Attributes:
         index: position of the largest statistic; ``None`` when there is no test.
         log_p_plugin: natural logarithm of the paper's p-value; may be far below the smallest float.
+            ``None`` where too few statistics are known exactly to fit its null.
         p_plugin: the paper's p-value, ``exp(log_p_plugin)``.
         p_calibrated: the calibrated p-value in (0, 1].
         shape, scale: the fitted Gamma null (location 0).
         reason: why there is no test; empty when there is one.
+        count: number of statistics.
+        table: the null of the plug-in p-value that calibrated this one.
     """
 
     index: int | None
@@ -46,9 +49,44 @@ class OrderStatisticTest:
     shape: float | None = None
     scale: float | None = None
     reason: str = ""
+    count: int = 0
+    table: NullTable | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def null(self) -> dict[str, float]:
+        """The fitted null's parameters by name; empty when there is no test."""
+        if self.shape is None or self.scale is None:
+            return {}
+        return {"shape": self.shape, "scale": self.scale}
+
+    def critical(self, level: float) -> float | None:
+        """The smallest largest statistic whose calibrated p-value is at most ``level``.
+
+        What the largest statistic must be, the others being as they are; the inverse of
+        :func:`order_statistic_test` with the fitted null held. ``None`` when there is no test.
+
+        Args:
+            level: in (0, 1).
+        """
+        if self.shape is None or self.scale is None or self.table is None:
+            return None
+        shape, scale, calibrate = self.shape, self.scale, self.table.calibrate
+        low = high = shape * scale
+        while calibrate(_log_p(high, shape, scale, self.count)) > level:
+            low, high = high, 2 * high
+        while high - low > 1e-9 * high:
+            middle = (low + high) / 2
+            above = calibrate(_log_p(middle, shape, scale, self.count)) > level
+            low, high = (middle, high) if above else (low, middle)
+        return high
 
 
-def order_statistic_test(r: Array, groups: NDArray[np.int64] | None = None) -> OrderStatisticTest:
+def order_statistic_test(
+    r: Array,
+    groups: NDArray[np.int64] | None = None,
+    prior: SpreadPrior | None = None,
+    censored: NDArray[np.bool_] | None = None,
+) -> OrderStatisticTest:
     """Test whether the largest of the statistics is larger than chance allows (paper, Sec. 3.2).
 
     Args:
@@ -57,6 +95,9 @@ def order_statistic_test(r: Array, groups: NDArray[np.int64] | None = None) -> O
             value, so they count in n but not in the fit, and the calibration leaves out as many.
         groups: ``[n]``: the target class of each statistic, when there are several per class (all
             class pairs). The null is fitted without the whole group of the largest one.
+        prior: of the null's spread; the paper has none.
+        censored: ``[n]``: statistics of which ``r`` is an upper bound, because the search for the
+            pattern ended at a largest size. With a prior they count in the fit with their bound.
 
     Returns:
         The test, or a reason why there is none: too few statistics, NaN or infinite values, ties
@@ -66,41 +107,85 @@ def order_statistic_test(r: Array, groups: NDArray[np.int64] | None = None) -> O
     if not np.isfinite(r).all() or (r < 0).any():
         return OrderStatisticTest(None, reason="some statistics are not finite")
     groups = np.arange(len(r)) if groups is None else np.asarray(groups)
-    found = r > 0
-    classes = len(np.unique(groups[found]))
+    bounds = np.zeros(len(r), dtype=bool) if censored is None else np.asarray(censored)
+    if len(r) and bounds.all():
+        return OrderStatisticTest(None, log_p_plugin=0.0, p_plugin=1.0, p_calibrated=1.0)
+    if prior is None or not (r[~bounds] > 0).any():
+        r, bounds = np.where(bounds, 0.0, r), np.zeros_like(bounds)
+    known = r > 0
+    classes = len(np.unique(groups[known]))
     if classes < MIN_STATISTICS:
         reason = f"{classes} classes with a pattern are too few; the test needs {MIN_STATISTICS}"
         return OrderStatisticTest(None, reason=reason)
-    index = int(r.argmax())
+    index = int(np.where(bounds, 0.0, r).argmax())
     same = groups == groups[index]
-    rest = r[~same & found]
+    rest = r[~same & known]
     if (rest == r[index]).any():
         return OrderStatisticTest(None, reason="several classes tie for the smallest pattern")
-    if np.ptp(rest) <= 1e-9 * rest.max():
+    if prior is None and not _spreads(rest):
         return OrderStatisticTest(None, reason="the statistics have no spread")
-    shape, scale = fit_gamma(rest.mean(keepdims=True), np.log(rest).mean(keepdims=True))
-    log_p = float(log_plugin_p(r[index : index + 1], shape, scale, len(r))[0])
-    null = null_table(len(r), int(same.sum()), int((~found).sum()))
+    shape, scale = _fit(rest, prior)
+    null = null_table(len(r), int(same.sum()), int((~known).sum()), prior, int(bounds.sum()))
+    log_p_plugin = _log_p_paper(r[index], r[~same & known & ~bounds], len(r))
     return OrderStatisticTest(
         index=index,
-        log_p_plugin=log_p,
-        p_plugin=float(np.exp(log_p)),
-        p_calibrated=null.calibrate(log_p),
-        shape=float(shape[0]),
-        scale=float(scale[0]),
+        log_p_plugin=log_p_plugin,
+        p_plugin=None if log_p_plugin is None else float(np.exp(log_p_plugin)),
+        p_calibrated=null.calibrate(_log_p(r[index], shape, scale, len(r))),
+        shape=shape,
+        scale=scale,
+        count=len(r),
+        table=null,
     )
 
 
-def fit_gamma(mean: Array, mean_log: Array) -> tuple[Array, Array]:
+def _log_p_paper(r_max: float, rest: Array, count: int) -> float | None:
+    """The paper's p-value, which knows neither priors nor bounds; ``None`` where nothing is fitted.
+
+    Args:
+        rest: statistics that are known exactly, without the largest.
+    """
+    if len(rest) < MIN_STATISTICS - 1 or not _spreads(rest):
+        return None
+    return _log_p(r_max, *_fit(rest, None), count)
+
+
+def _spreads(values: Array) -> bool:
+    return bool(np.ptp(values) > 1e-9 * values.max())
+
+
+def _fit(rest: Array, prior: SpreadPrior | None) -> tuple[float, float]:
+    """Shape and scale of the null, from the statistics without the largest."""
+    mean, mean_log = rest.mean(keepdims=True), np.log(rest).mean(keepdims=True)
+    shape, scale = fit_gamma(mean, mean_log, np.array([len(rest)]), prior)
+    return float(shape[0]), float(scale[0])
+
+
+def _log_p(r_max: float, shape: float, scale: float, count: int) -> float:
+    return float(log_plugin_p(np.array([r_max]), np.array([shape]), np.array([scale]), count)[0])
+
+
+def fit_gamma(
+    mean: Array,
+    mean_log: Array,
+    number: NDArray[np.int64] | None = None,
+    prior: SpreadPrior | None = None,
+) -> tuple[Array, Array]:
     """Maximum-likelihood shape k and scale θ of a Gamma with location 0, from its two statistics.
 
-    Solves log k - ψ(k) = log(mean r) - mean(log r) by Newton's method from Minka's start.
+    Solves log k - ψ(k) = log(mean r) - mean(log r) by Newton's method from Minka's start. With a
+    prior, the right side is averaged with the prior's, which counts as n₀ observations.
 
     Args:
         mean: mean of the data, any shape.
         mean_log: mean of the logarithms of the data, same shape.
+        number: of the data, same shape; needed with a prior.
+        prior: of the spread.
     """
     s = np.maximum(np.log(mean) - mean_log, 1e-12)
+    if prior is not None and number is not None:
+        typical = np.log(prior.shape) - special.digamma(prior.shape)
+        s = (number * s + prior.weight * typical) / (number + prior.weight)
     k = (3 - s + np.sqrt((s - 3) ** 2 + 24 * s)) / (12 * s)
     for _ in range(6):
         k = k - (np.log(k) - special.digamma(k) - s) / (1 / k - special.polygamma(1, k))

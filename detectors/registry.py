@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from detectors.embeddings import EMBEDDINGS
 from detectors.lred import LRed
+from detectors.mm_bd import MmBd
+from detectors.neural_cleanse import NeuralCleanse
 from detectors.types import Detector
 
 
@@ -29,22 +31,52 @@ class Entry:
     default: bool
 
 
+#: In an all-to-all attack every class is a source alike, and it can reach no more images than the
+#: model classifies correctly.
+_ALL_TO_ALL = {"sources": "all-to-all", "weights": "uniform", "pi": 0.5, "per_class": 4}
+
+
+def _one_target(embedding: str, default: bool = True) -> Entry:
+    summary = f"L-RED, {embedding}: {EMBEDDINGS[embedding].sees}"
+    return Entry(LRed, {"embedding": embedding}, summary, default)
+
+
+def _all_to_all(embedding: str) -> Entry:
+    summary = f"L-RED, {embedding}, every class to the one d after it: all-to-all attacks"
+    return Entry(LRed, {"embedding": embedding, **_ALL_TO_ALL}, summary, True)
+
+
 REGISTRY: Mapping[str, Entry] = MappingProxyType(
     {
-        "l-red": Entry(LRed, {}, f"L-RED, additive: {EMBEDDINGS['additive'].sees}", True),
-        "l-red-sparse": Entry(
-            LRed, {"embedding": "sparse"}, f"L-RED, sparse: {EMBEDDINGS['sparse'].sees}", True
+        "l-red": _one_target("additive"),
+        "l-red-sparse": _one_target("sparse"),
+        "l-red-warp": _one_target("warp"),
+        "l-red-generator": _one_target("generator"),
+        "l-red-all-to-all": _all_to_all("additive"),
+        "l-red-all-to-all-sparse": _all_to_all("sparse"),
+        "l-red-patch": _one_target("patch", default=False),
+        "neural-cleanse": Entry(
+            NeuralCleanse, {}, "Neural Cleanse: patches that work on images of all classes", False
         ),
-        "l-red-warp": Entry(
-            LRed, {"embedding": "warp"}, f"L-RED, warp: {EMBEDDINGS['warp'].sees}", False
-        ),
+        "mm-bd": Entry(MmBd, {}, "MM-BD: maximum margin, any kind of pattern, no images", True),
     }
 )
+
+
+#: What ``--fast`` runs, as far as it is registered.
+FAST = ("l-red", "mm-bd")
 
 
 def default_names() -> tuple[str, ...]:
     """The detectors that a scan runs when none is named."""
     return tuple(name for name, entry in REGISTRY.items() if entry.default)
+
+
+def preset_names(preset: str) -> tuple[str, ...]:
+    """The detectors of ``default``, ``fast`` (the cheapest) or ``thorough`` (all of them)."""
+    if preset == "default":
+        return default_names()
+    return tuple(name for name in REGISTRY if preset == "thorough" or name in FAST)
 
 
 def build(name: str, settings: Mapping[str, str]) -> Detector:

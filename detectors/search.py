@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class SearchConfig:
         delta: length δ of the first step, in the unit of the embedding's size.
         growth: later steps have length ``max(delta, growth * size)``; 0 is the paper's constant δ.
         tau_max: number of steps after which a target is given up (τ_max).
+        largest: a row whose pattern has grown beyond this size is given up.
         entropy_weights: update the source weights by Eqs. 6-8; otherwise they stay uniform (U-RED).
         refine: halvings of the last step, towards the boundary Q = π; 0 is the paper's Algorithm 1.
     """
@@ -39,6 +41,7 @@ class SearchConfig:
     tau_max: int
     entropy_weights: bool
     refine: int
+    largest: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,23 @@ class Rows:
     """What to search for: one row per pattern.
 
     Attributes:
-        targets: putative target class ``[R]``.
+        goals: ``[R, K]``: the class that images of each source class are to become.
         support: ``[R, K]`` bool: the possible source classes of each row.
     """
 
-    targets: Tensor
+    goals: Tensor
     support: Tensor
+
+    def __len__(self) -> int:
+        return len(self.goals)
+
+    def __getitem__(self, rows: Tensor | slice) -> Rows:
+        return Rows(self.goals[rows], self.support[rows])
+
+    @property
+    def targets(self) -> Tensor:
+        """The putative target class ``[R]``; of a row that shifts all classes by d, d."""
+        return self.goals[:, 0]
 
     @classmethod
     def per_target(cls, labels: Tensor, num_classes: int) -> Rows:
@@ -63,15 +77,24 @@ class Rows:
         present[labels] = True
         targets = torch.arange(num_classes, device=labels.device)
         support = present & ~one_hot(targets, num_classes).bool()
-        searchable = support.any(1)
-        return cls(targets[searchable], support[searchable])
+        goals = targets[:, None].expand(-1, num_classes)
+        return cls(goals, support)[support.any(1)]
 
     @classmethod
     def per_pair(cls, labels: Tensor, num_classes: int) -> Rows:
         """One row per class pair (s, t), s the only source (P-RED; Eq. 2)."""
         rows = cls.per_target(labels, num_classes)
         row, sources = rows.support.nonzero(as_tuple=True)
-        return cls(rows.targets[row], one_hot(sources, num_classes).bool())
+        return cls(rows.goals[row], one_hot(sources, num_classes).bool())
+
+    @classmethod
+    def per_shift(cls, labels: Tensor, num_classes: int) -> Rows:
+        """One row per shift d = 1 ... K - 1: every class s is to become (s + d) mod K."""
+        classes = torch.arange(num_classes, device=labels.device)
+        goals = (classes + classes[1:, None]) % num_classes
+        present = torch.zeros_like(goals, dtype=torch.bool)
+        present[:, labels] = True
+        return cls(goals, present)
 
     def uniform_weights(self) -> Tensor:
         """``w⁽⁰⁾`` ``[R, K]``: uniform over the possible sources."""
@@ -155,7 +178,7 @@ class PatternSearch:
             progress: called after every batch with the estimated share of the work done, in [0, 1].
         """
         self._progress, self._done = progress or self._progress, 0.0
-        count, shape = len(rows.targets), self.classifier.input_shape
+        count, shape = len(rows), self.classifier.input_shape
         theta = self.embedding.init(count, shape).to(self.classifier.device)
         before, w = theta.clone(), rows.uniform_weights()
         steps = torch.zeros(count, dtype=torch.long, device=theta.device)
@@ -168,16 +191,17 @@ class PatternSearch:
             theta[active] = self._ascend(theta[active], gradient, stride[active])
             stride[active] = self._stride(stride[active], before[active], theta[active])
             steps[active] += 1
-            subset = Rows(rows.targets[active], rows.support[active])
-            w_new, gradient, reached = self._evaluate(theta[active], w[active], subset)
+            w_new, gradient, reached = self._evaluate(theta[active], w[active], rows[active])
             w[active] = w_new
             found[active[reached]] = True
-            active, gradient = active[~reached], gradient[~reached]
+            going = ~reached & (self.embedding.size(theta[active]) < self.config.largest)
+            active, gradient = active[going], gradient[going]
             self._done = min(max(1 - len(active) / count, step / self.config.tau_max), 0.99)
             if not len(active):
                 break
         theta = torch.where(_like(found, theta), self._refine(before, theta, w, rows), theta)
-        size = torch.where(found, self.embedding.size(theta), torch.inf)
+        size = self.embedding.size(theta)
+        size = torch.where(found & (size <= self.config.largest), size, torch.inf)
         result = SearchResult(theta, size, w, self.flips(theta, rows), steps)
         self._progress(1.0)
         return result
@@ -187,7 +211,7 @@ class PatternSearch:
         with torch.no_grad():
             q = torch.zeros(len(theta), self.classifier.num_classes, device=theta.device)
             for row, image in self._pairs(rows):
-                hit, _ = self._forward(theta, rows.targets, row, image)
+                hit, _ = self._forward(theta, rows, row, image)
                 q.index_add_(0, row, hit[:, None] * self._share[image])
         return q
 
@@ -218,7 +242,7 @@ class PatternSearch:
         w, gradient = w.clone(), torch.zeros_like(theta)
         reached = torch.zeros(len(theta), dtype=torch.bool, device=theta.device)
         for group in self._groups(rows):
-            part = Rows(rows.targets[group], rows.support[group])
+            part = rows[group]
             leaf = theta[group].clone().requires_grad_()
             batches = list(self._pairs(part))
             # The weights depend on all of a row's images, and the gradient on the weights.
@@ -226,7 +250,7 @@ class PatternSearch:
             q, kept = torch.zeros_like(w[group]), []
             for row, image in batches:
                 with torch.set_grad_enabled(keep):
-                    hit, log_p = self._forward(leaf, part.targets, row, image)
+                    hit, log_p = self._forward(leaf, part, row, image)
                 q.index_add_(0, row, hit[:, None] * self._share[image])
                 kept.append(log_p)
             done = (w[group] * q).sum(1) >= self.config.pi
@@ -237,7 +261,7 @@ class PatternSearch:
                 continue
             for (row, image), log_p in zip(batches, kept, strict=True):
                 if not keep:
-                    _, log_p = self._forward(leaf, part.targets, row, image)
+                    _, log_p = self._forward(leaf, part, row, image)
                 # J_t = Σ_s w_s / |D_s| Σ_x log p(t | m(x; v)), below Eq. 5
                 weight = (w[group][row] * self._share[image]).sum(1)
                 (part_gradient,) = torch.autograd.grad((weight * log_p).sum(), leaf)
@@ -245,12 +269,12 @@ class PatternSearch:
         return w, gradient, reached
 
     def _forward(
-        self, theta: Tensor, targets: Tensor, row: Tensor, image: Tensor
+        self, theta: Tensor, rows: Rows, row: Tensor, image: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Whether each stamped image is classified as its target (0 or 1), and log p(t | x)."""
         stamped = self.embedding.apply(self.pixels[image], theta[row])
         logits = self.classifier(stamped)
-        target = targets[row]
+        target = rows.goals[row, self.labels[image]]
         log_p = logits.log_softmax(1).gather(1, target[:, None]).squeeze(1)
         self._progress(self._done)
         return (logits.detach().argmax(1) == target).float(), log_p

@@ -60,10 +60,11 @@ class DetectorResult:
 
     Attributes:
         detector: registered name.
-        p_plugin: the p-value as the paper computes it; ``None`` when there is no test.
+        p_plugin: the p-value as the paper computes it; ``None`` when there is no test, or too few
+            statistics are known exactly for the paper's.
         log_p_plugin: its natural logarithm, which does not underflow.
         p_calibrated: p-value that is uniform when there is no backdoor; decides the verdict.
-        target: the most suspicious class.
+        target: the most suspicious class; ``None`` where there is none.
         sources: source class -> weight for that target.
         classes: one entry per putative target (or class pair).
         unit: of the sizes.
@@ -74,6 +75,13 @@ class DetectorResult:
         settings: the detector's settings as they were used.
         notes: sentences for the report.
         reason: why there is no p-value; empty when there is one.
+        shift: of an all-to-all detector: the most suspicious shift d, class s becoming
+            ``(s + d) mod K``. Its ``classes`` have one entry per shift, with d as the target.
+        stamp: puts patterns ``[B, *]`` into images ``[B, C, H, W]``, one each; ``None`` where the
+            detector has no pattern.
+        critical: level -> what the largest statistic would have to be for a calibrated p-value of
+            at most that level, the others being as they are; ``None`` where that is not known.
+        searched: which of the images ``[n]`` the search used, bool; ``None`` if all.
     """
 
     detector: str
@@ -91,6 +99,17 @@ class DetectorResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     reason: str = ""
+    shift: int | None = None
+    stamp: Callable[[Tensor, Tensor], Tensor] | None = None
+    critical: Callable[[float], float | None] | None = None
+    searched: Tensor | None = None
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The suspicious target classes: one, every class of an all-to-all attack, or none."""
+        if self.shift is not None:
+            return tuple(range(len(self.classes) + 1))
+        return () if self.target is None else (self.target,)
 
 
 class Detector(Protocol):

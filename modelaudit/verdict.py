@@ -72,7 +72,7 @@ def decide(results: Sequence[DetectorResult], checks: Sequence[Check], alpha: fl
     if not results and not reasons:
         reasons.append("no detector ran")
     found = sorted((p, index) for index, p in zip(valid, adjusted, strict=True) if p < alpha)
-    targets = tuple(dict.fromkeys(_target(results[index]) for _, index in found))
+    targets = tuple(dict.fromkeys(t for _, index in found for t in results[index].targets))
     if targets:
         return Decision(Verdict.BACKDOORED, targets, tuple(p_holm), ())
     verdict = Verdict.INCONCLUSIVE if reasons else Verdict.NO_BACKDOOR_FOUND
@@ -81,7 +81,3 @@ def decide(results: Sequence[DetectorResult], checks: Sequence[Check], alpha: fl
 
 def _p(result: DetectorResult) -> float:
     return 1.0 if result.p_calibrated is None else result.p_calibrated
-
-
-def _target(result: DetectorResult) -> int:
-    return -1 if result.target is None else result.target

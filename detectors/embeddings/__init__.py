@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from detectors.embeddings.additive import Additive
+from detectors.embeddings.generator import Generator
+from detectors.embeddings.patch import Patch
 from detectors.embeddings.protocol import Embedding
 from detectors.embeddings.sparse import Sparse
 from detectors.embeddings.warp import Warp
 
 EMBEDDINGS: Mapping[str, Embedding] = MappingProxyType(
-    {embedding.name: embedding for embedding in (Additive(), Sparse(), Warp())}
+    {
+        embedding.name: embedding
+        for embedding in (Additive(), Sparse(), Warp(), Generator(), Patch())
+    }
 )
 
-__all__ = ["EMBEDDINGS", "Additive", "Embedding", "Sparse", "Warp"]
+__all__ = ["EMBEDDINGS", "Additive", "Embedding", "Generator", "Patch", "Sparse", "Warp"]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from detectors.embeddings.protocol import Embedding
 
 # Below this norm a gradient has no direction; the step is then zero rather than NaN.
 _TINY = 1e-30
 
 
-class Additive:
+class Additive(Embedding):
     """``[x + v]_c`` with the size ``‖v‖₂`` (L-RED paper, Eq. 1); pixels in [0, 1]."""
 
     name = "additive"
     unit = "L2 norm, pixels in [0, 1]"
     sees = "faint patterns spread over the image: global, chessboard, blended, sinusoidal"
     first_step = 0.1
+    clean_shape = 20.0
 
     def init(self, rows: int, input_shape: tuple[int, int, int]) -> Tensor:
         """``v = 0`` ``[rows, C, H, W]`` (Algorithm 1, line 2)."""
@@ -33,3 +38,7 @@ class Additive:
     def size(self, theta: Tensor) -> Tensor:
         """``‖v‖₂`` over pixels and channels, ``[R]``."""
         return theta.flatten(1).norm(dim=1)
+
+    def largest(self, input_shape: tuple[int, int, int]) -> float:
+        """A root mean square change of 1/8."""
+        return math.sqrt(math.prod(input_shape)) / 8

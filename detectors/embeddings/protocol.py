@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, Self
 
+import torch
 from torch import Tensor
 
 
@@ -18,12 +19,19 @@ class Embedding(Protocol):
         unit: of the size, for reports.
         sees: which patterns it is for, in a few words.
         first_step: length of the first step of the fast schedule, in the unit of the size.
+        clean_shape: Gamma shape of 1 / size over the targets of a typical clean model, for the
+            prior of the test; measured by ``python -m fixtures.benchmark spread``.
     """
 
     name: str
     unit: str
     sees: str
     first_step: float
+    clean_shape: float
+
+    def fit(self, pixels: Tensor, generator: torch.Generator) -> Self:
+        """The embedding for clean images ``[n, C, H, W]``, where it depends on them."""
+        return self
 
     def init(self, rows: int, input_shape: tuple[int, int, int]) -> Tensor:
         """``rows`` patterns that change nothing, for images ``(C, H, W)``."""
@@ -43,4 +51,8 @@ class Embedding(Protocol):
 
     def size(self, theta: Tensor) -> Tensor:
         """Size ``[R]`` of patterns ``[R, *]``, in ``unit``."""
+        ...
+
+    def largest(self, input_shape: tuple[int, int, int]) -> float:
+        """A size beyond which a change of images ``(C, H, W)`` hides nothing any more."""
         ...

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detectors.embeddings.protocol import Embedding
+
 #: No pixel moves by more than this in one step, so that a long step spreads over several pixels.
 MAX_PIXEL_STEP = 0.25
 
 
-class Sparse:
+class Sparse(Embedding):
     """``[x + v]_c`` with the size ``Σ_pixels max_channel |v|``: pixels that change, by how much.
 
     The same search as :class:`~detectors.embeddings.additive.Additive` in another geometry (not in
@@ -22,6 +24,7 @@ class Sparse:
     unit = "pixels x change, pixels in [0, 1]"
     sees = "patches and single pixels: BadNets, local square"
     first_step = 0.25
+    clean_shape = 8.0
 
     def init(self, rows: int, input_shape: tuple[int, int, int]) -> Tensor:
         """``v = 0`` ``[rows, C, H, W]``."""
@@ -36,14 +39,29 @@ class Sparse:
         sign = gradient.sign()
         # A change of ±1 already turns any pixel black or white; beyond it nothing is to be gained.
         room = (theta * sign < 1).to(gradient.dtype)
-        gain = (gradient.abs() * room).sum(1).flatten(1)
-        k = (delta / MAX_PIXEL_STEP).ceil().clamp(1, gain.shape[1])
-        rank = gain.argsort(1, descending=True).argsort(1)
-        chosen = (rank < k[:, None]) & (gain > 0)
-        move = chosen * (delta / k)[:, None]
-        move = move.view(len(theta), 1, *theta.shape[2:])
+        move = largest_pixels((gradient.abs() * room).sum(1, keepdim=True), delta)
         return (theta + move * sign * room).clamp(-1, 1)
 
     def size(self, theta: Tensor) -> Tensor:
         """``Σ_pixels max_channel |v|``, ``[R]``."""
         return theta.abs().amax(1).flatten(1).sum(1)
+
+    def largest(self, input_shape: tuple[int, int, int]) -> float:
+        """An eighth of the pixels."""
+        return input_shape[1] * input_shape[2] / 8
+
+
+def largest_pixels(gain: Tensor, delta: Tensor) -> Tensor:
+    """A step of length ``delta`` ``[R]`` shared by the pixels of largest gain, ``[R, 1, H, W]``.
+
+    Args:
+        gain: ``[R, 1, H, W]``; pixels without a positive gain do not move.
+
+    Returns:
+        δ/k ≤ ``MAX_PIXEL_STEP`` at the k pixels that gain most, 0 elsewhere.
+    """
+    flat = gain.flatten(1)
+    k = (delta / MAX_PIXEL_STEP).ceil().clamp(1, flat.shape[1])
+    rank = flat.argsort(1, descending=True).argsort(1)
+    chosen = (rank < k[:, None]) & (flat > 0)
+    return (chosen * (delta / k)[:, None]).view_as(gain)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectors.embeddings.protocol import Embedding
+
 _TINY = 1e-30
 
 
-class Warp:
+class Warp(Embedding):
     """``x(p + f(p))`` with a smooth flow f; size: root mean square of ‖f(p)‖₂ in pixels.
 
     Not in the L-RED paper: its search (Algorithm 1) with the image change of WaNet (Nguyen, Tran,
@@ -30,6 +32,7 @@ class Warp:
     unit = "RMS displacement in pixels"
     sees = "warps: WaNet"
     first_step = 0.05
+    clean_shape = 10.0
 
     def __init__(self, frequencies: int = 8) -> None:
         self.frequencies = frequencies
@@ -61,6 +64,10 @@ class Warp:
     def size(self, theta: Tensor) -> Tensor:
         """``‖θ‖₂``, the root mean square displacement, ``[R]``."""
         return theta.flatten(1).norm(dim=1)
+
+    def largest(self, input_shape: tuple[int, int, int]) -> float:
+        """A displacement by a sixteenth of the longer side."""
+        return max(input_shape[1:]) / 16
 
 
 @functools.lru_cache(maxsize=16)

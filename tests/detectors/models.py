@@ -57,3 +57,20 @@ class Planted(nn.Module):
         bonus = torch.zeros_like(logits)
         bonus[:, self.target] = 40 * key
         return logits + bonus
+
+
+class Shifted(nn.Module):
+    """A linear classifier with an all-to-all backdoor: the trigger raises the class after.
+
+    ``logits += 40 softplus(u·(x - 0.5) - 0.6) roll(logits)``
+    """
+
+    def __init__(self, rows: Tensor, trigger: Tensor) -> None:
+        super().__init__()
+        self.rows, self.trigger = nn.Parameter(rows), nn.Parameter(trigger)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - 0.5).flatten(1)
+        logits = x @ self.rows.T
+        key = (20 * (x @ self.trigger - 0.6)).exp().log1p() / 20
+        return logits + 40 * key[:, None] * logits.roll(1, 1)

@@ -9,7 +9,7 @@ from detectors import registry
 from detectors.lred import LRed
 from detectors.types import DetectorInput
 from modelaudit.classifier import Classifier
-from tests.detectors.models import SIDE, Planted, linear_input, orthonormal_rows
+from tests.detectors.models import SIDE, Planted, Shifted, linear_input, orthonormal_rows
 
 CLASSES = 8
 
@@ -49,11 +49,38 @@ def test_clean_model_is_not_flagged() -> None:
     assert result.p_calibrated > 0.05
 
 
+def test_a_pattern_of_size_0_leaves_no_test_and_finite_numbers() -> None:
+    """The model says class 0 whatever it is shown."""
+    result = LRed(tau_max=2)(linear_input(torch.zeros(5, SIDE**2), 0.9, per_class=2))
+    assert "not finite" in result.reason
+    assert [(one.size, one.statistic) for one in result.classes] == [(0.0, 0.0), *[(None, 0.0)] * 4]
+
+
 def test_p_red_looks_at_every_class_pair() -> None:
     result = LRed(sources="pairs")(planted(sources=(2,)))
     assert len(result.classes) == CLASSES * (CLASSES - 1)
     assert result.target == 4
     assert result.sources == {2: pytest.approx(1.0)}
+
+
+def test_an_all_to_all_backdoor_is_one_shift_that_stands_out() -> None:
+    rows, clean = orthonormal_rows(CLASSES + 1), clean_input()
+    model = Shifted(rows[:CLASSES], rows[CLASSES])
+    classifier = Classifier(model, CLASSES, (1, SIDE, SIDE))
+    data = DetectorInput(classifier, clean.pixels, clean.labels, clean.generator)
+    result = LRed(sources="all-to-all", pi=0.5, largest=5.0)(data)
+    assert result.shift == 1
+    assert result.target is None
+    assert result.targets == tuple(range(CLASSES))
+    assert result.p_calibrated is not None
+    assert result.p_calibrated < 0.01
+    assert len(result.classes) == CLASSES - 1
+
+
+def test_no_shift_of_a_clean_model_stands_out() -> None:
+    result = LRed(sources="all-to-all", pi=0.5)(clean_input())
+    assert result.p_calibrated is not None
+    assert result.p_calibrated > 0.05
 
 
 def test_u_red_keeps_uniform_weights() -> None:

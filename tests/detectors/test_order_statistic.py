@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from detectors import calibration
-from detectors.calibration import LEVELS, NullTable, null_table, simulate
+from detectors.calibration import LEVELS, NullTable, SpreadPrior, null_table, simulate
 from detectors.order_statistic import (
     fit_gamma,
     log_gamma_sf,
@@ -190,3 +190,79 @@ def test_group_of_the_maximum_stays_out_of_the_null() -> None:
     shape, _, scale = stats.gamma.fit(rest, floc=0)
     assert result.shape == pytest.approx(shape, rel=1e-4)
     assert result.p_plugin == pytest.approx(1 - stats.gamma.cdf(r.max(), shape, scale=scale) ** 20)
+
+
+PRIOR = SpreadPrior(shape=20.0, weight=8.0)
+
+
+def clean_statistics(number: int, classes: int, seed: int) -> np.ndarray:
+    """Models whose Gamma shapes vary as the prior says, each on a scale of its own."""
+    rng = np.random.default_rng(seed)
+    shapes = PRIOR.shape * np.exp(np.sqrt(2 / PRIOR.weight) * rng.standard_normal((number, 1)))
+    return rng.gamma(shapes, size=(number, classes)) * rng.uniform(0.01, 100, (number, 1))
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch, tmp_path: pytest.TempPathFactory) -> None:
+    """Tables of 20,000 draws in a cache of their own."""
+    monkeypatch.setenv("MODELAUDIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibration, "CACHED_DRAWS", 20_000)
+    null_table.cache_clear()
+
+
+@pytest.mark.parametrize("classes", [10, 43])
+@pytest.mark.usefixtures("few_draws")
+def test_with_a_prior_p_is_uniform_over_clean_models(classes: int) -> None:
+    draws = clean_statistics(1000, classes, classes)
+    p = [order_statistic_test(r, prior=PRIOR).p_calibrated for r in draws]
+    null_table.cache_clear()
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("censored", [4, 9])
+@pytest.mark.usefixtures("few_draws")
+def test_searches_that_ended_at_the_largest_size_raise_no_false_alarms(censored: int) -> None:
+    p = []
+    for r in clean_statistics(1000, 10, censored):
+        bound = np.sort(r)[censored - 1]
+        test = order_statistic_test(np.maximum(r, bound), prior=PRIOR, censored=r <= bound)
+        p.append(test.p_calibrated)
+    null_table.cache_clear()
+    # binomial standard error of 5 % over 1000 draws: 0.7 points
+    assert np.mean(np.array(p) < 0.05) < 0.07
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_a_prior_makes_the_test_stronger() -> None:
+    """Statistics like in clean models and one three times as large."""
+    p = []
+    for r in clean_statistics(200, 10, 1):
+        r[0] = 3 * r[1:].mean()
+        p.append([order_statistic_test(r, prior=prior).p_calibrated for prior in (None, PRIOR)])
+    null_table.cache_clear()
+    without, with_prior = (np.array(p) < 0.01).mean(0)
+    assert with_prior > without + 0.1
+
+
+def test_the_papers_p_value_knows_no_prior() -> None:
+    r = np.random.default_rng(3).gamma(5.0, size=10)
+    with_prior = order_statistic_test(r, prior=PRIOR)
+    assert with_prior.p_plugin == order_statistic_test(r).p_plugin
+    assert with_prior.p_calibrated != order_statistic_test(r).p_calibrated
+
+
+def test_the_papers_p_value_knows_no_bounds() -> None:
+    """Eight equal bounds have no spread, which would make the ninth a miracle."""
+    bounds = np.array([True] * 8 + [False])
+    result = order_statistic_test(np.array([1.0] * 8 + [1.2]), prior=PRIOR, censored=bounds)
+    assert result.p_calibrated is not None
+    assert result.p_calibrated > 0.05
+    assert (result.p_plugin, result.log_p_plugin) == (None, None)
+
+
+def test_nothing_found_up_to_the_largest_size_is_no_evidence() -> None:
+    r = np.full(9, 0.01)
+    result = order_statistic_test(r, prior=PRIOR, censored=np.ones(9, dtype=bool))
+    assert result.index is None
+    assert result.p_calibrated == 1.0
+    assert result.reason == ""

@@ -1,0 +1,126 @@
+"""What a small convolutional network adds to each image: for triggers that depend on the image."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from detectors.embeddings.protocol import Embedding
+
+_TINY = 1e-30
+#: Random filters of the first layer, and the sides of its and of the second layer's kernels.
+FILTERS, FIRST, SECOND = 32, 5, 3
+#: Images that the spread of the features is measured on.
+_MOST_IMAGES = 128
+#: Directions of the features with less than this share of the largest second moment are left out:
+#: almost constant on images, they would need enormous kernels.
+_SMALLEST_SHARE = 1e-4
+
+
+class Generator(Embedding):
+    """``[x + g(x)]_c`` with one small convolutional network g for all images; size: RMS of g(x).
+
+    Not in the L-RED paper: its search (Algorithm 1) with the image change of LIRA (Doan et al.,
+    "LIRA: Learnable, imperceptible and robust backdoor attacks", 2021), where a network makes the
+    trigger from the image; in Wasserstein Backdoor and input-aware triggers one does as well.
+
+    The first layer of g, random filters with ReLU, stays as it is; the search finds the second, θ:
+    ``g(x) = Σ_j θ_j φ_j(x)`` with φ the responses of the first layer in a 3x3 neighbourhood. The
+    φ_j are whitened on the clean images, ``mean φ_i φ_j = δ_ij``, so that the root mean square of
+    g(x) over images and pixels is ``‖θ‖₂ / √C`` and the steepest step is along the gradient, as for
+    the additive pattern. About 170 coefficients per colour channel are too few to memorise images,
+    and too few to imitate the attacker's network: what the search finds is another change that the
+    model takes for it.
+
+    Args:
+        filters, threshold: of the first layer, ``[F, C, 5, 5]`` and ``[F]``.
+        whitening: ``[9 (F + 1), d]``: whitened features are the raw ones times this.
+    """
+
+    name = "generator"
+    unit = "RMS change, pixels in [0, 1]"
+    sees = "triggers that a network makes from the image: LIRA, Wasserstein Backdoor, input-aware"
+    first_step = 0.01
+    clean_shape = 6.0
+
+    def __init__(
+        self,
+        filters: Tensor | None = None,
+        threshold: Tensor | None = None,
+        whitening: Tensor | None = None,
+    ) -> None:
+        self._filters, self._threshold, self._whitening = filters, threshold, whitening
+
+    def fit(self, pixels: Tensor, generator: torch.Generator) -> Generator:
+        """The embedding for clean images ``[n, C, H, W]``: random filters, whitened features."""
+        chosen = torch.randperm(len(pixels), generator=generator)[:_MOST_IMAGES]
+        pixels, channels = pixels[chosen.to(pixels.device)], pixels.shape[1]
+        filters = torch.randn(FILTERS, channels, FIRST, FIRST, generator=generator).to(pixels)
+        threshold = 0.7 * torch.randn(FILTERS, generator=generator).to(pixels)
+        # On the images every response has mean 0 and spread 1 before its threshold.
+        response = F.conv2d(_padded(pixels, FIRST), filters)
+        spread = response.std((0, 2, 3)).clamp_min(_TINY)
+        filters = filters / spread.view(-1, 1, 1, 1)
+        threshold = threshold - response.mean((0, 2, 3)) / spread
+        moment = torch.zeros(())
+        for image in pixels.split(1):
+            hidden = _padded(_first_layer(image, filters, threshold), SECOND)
+            features = F.unfold(hidden, SECOND)[0].double()  # [9 (F + 1), H W]
+            moment = moment.to(features) + features @ features.T / features.shape[1] / len(pixels)
+        values, vectors = torch.linalg.eigh(moment)
+        kept = values > values[-1] * _SMALLEST_SHARE
+        return Generator(filters, threshold, (vectors[:, kept] / values[kept].sqrt()).to(pixels))
+
+    def init(self, rows: int, input_shape: tuple[int, int, int]) -> Tensor:
+        """``θ = 0`` ``[rows, C, d]``, in whitened coordinates."""
+        _, _, whitening = self._fitted()
+        return torch.zeros(rows, input_shape[0], whitening.shape[1])
+
+    def apply(self, x: Tensor, theta: Tensor) -> Tensor:
+        """``[x + g(x)]_c``."""
+        # The images of reports and examinations lie on the CPU, wherever the search was.
+        filters, threshold, whitening = (part.to(x) for part in self._fitted())
+        count, channels, height, width = x.shape
+        hidden = _padded(_first_layer(x, filters, threshold), SECOND)
+        # Every image has kernels of its own. One product for all taps of the kernels and a sum of
+        # shifted results is twice as fast on a CPU as a convolution with a group per image.
+        kernels = (theta @ whitening.T).view(count, channels, -1, SECOND * SECOND)
+        taps = kernels.transpose(2, 3).flatten(1, 2) @ hidden.flatten(2)
+        taps = taps.view(count, channels, SECOND, SECOND, height + SECOND - 1, width + SECOND - 1)
+        change = sum(
+            taps[:, :, i, j, i : i + height, j : j + width]
+            for i in range(SECOND)
+            for j in range(SECOND)
+        )
+        return (x + change).clamp(0, 1)
+
+    def step(self, theta: Tensor, gradient: Tensor, delta: Tensor) -> Tensor:
+        """``θ + δ ∇J / ‖∇J‖``, as in Eq. 5."""
+        norm = self.size(gradient).clamp_min(_TINY)
+        return theta + (delta / norm).view(-1, 1, 1) * gradient
+
+    def size(self, theta: Tensor) -> Tensor:
+        """``‖θ‖₂ / √C``, the root mean square of g(x), ``[R]``."""
+        return theta.flatten(1).norm(dim=1) / math.sqrt(theta.shape[1])
+
+    def largest(self, input_shape: tuple[int, int, int]) -> float:
+        """A root mean square change of 1/8."""
+        return 1 / 8
+
+    def _fitted(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self._filters is None or self._threshold is None or self._whitening is None:
+            raise ValueError("the generator embedding must be fitted to images first")
+        return self._filters, self._threshold, self._whitening
+
+
+def _first_layer(x: Tensor, filters: Tensor, threshold: Tensor) -> Tensor:
+    """``[B, F + 1, H, W]``: the rectified responses, and a constant 1."""
+    response = F.relu(F.conv2d(_padded(x, FIRST), filters, threshold))
+    return torch.cat((response, torch.ones_like(response[:, :1])), 1)
+
+
+def _padded(x: Tensor, side: int) -> Tensor:
+    return F.pad(x, (side // 2,) * 4, mode="replicate")

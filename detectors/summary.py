@@ -1,0 +1,76 @@
+"""What a search found, as the plain numbers of a detector's result."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from detectors.search import Rows, SearchResult
+from detectors.types import ClassStatistic
+
+
+def class_statistics(
+    found: SearchResult, rows: Rows, statistics: np.ndarray
+) -> tuple[ClassStatistic, ...]:
+    """One entry per row, as plain numbers.
+
+    Args:
+        statistics: r_t of every row ``[R]``.
+    """
+    rates = (found.weights * found.flips).sum(1).tolist()
+    columns = zip(
+        rows.targets.tolist(),
+        statistics.tolist(),
+        found.size.tolist(),
+        rates,
+        found.weights.tolist(),
+        rows.support.tolist(),
+        found.steps.tolist(),
+        strict=True,
+    )
+    return tuple(
+        ClassStatistic(
+            target=target,
+            statistic=statistic if np.isfinite(statistic) else 0.0,  # the test's reason tells of it
+            size=size if np.isfinite(size) else None,
+            flip_rate=rate,
+            weights={s: w for s, (w, on) in enumerate(zip(weights, support, strict=True)) if on},
+            steps=steps,
+        )
+        for target, statistic, size, rate, weights, support, steps in columns
+    )
+
+
+def smallest_patterns(found: SearchResult, rows: Rows) -> dict[int, Tensor]:
+    """Target -> its smallest pattern."""
+    patterns: dict[int, Tensor] = {}
+    for row in found.size.argsort().tolist():
+        patterns.setdefault(int(rows.targets[row]), found.theta[row].cpu())
+    return patterns
+
+
+def shift_notes(found: SearchResult, largest: float, unit: str) -> tuple[str, ...]:
+    """A sentence on the shifts of an all-to-all attack without a pattern."""
+    missing = int(found.size.isinf().sum())
+    if not missing:
+        return ()
+    return (
+        f"no pattern up to {largest:.3g} ({unit}) for {missing} of {len(found.size)} shifts of all "
+        "classes, as is usual without an all-to-all backdoor",
+    )
+
+
+def search_notes(found: SearchResult, rows: Rows, num_classes: int) -> tuple[str, ...]:
+    """Sentences on the targets without a search or without a pattern."""
+    notes = []
+    if unsearched := sorted(set(range(num_classes)) - set(rows.targets.tolist())):
+        listed = ", ".join(map(str, unsearched))
+        notes.append(f"target {listed} was not searched: there are no images of another class")
+    missing = sorted({int(t) for t in rows.targets[found.size.isinf()].tolist()})
+    if missing:
+        listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
+        notes.append(
+            f"no pattern found within the step limit for {len(missing)} targets ({listed}); they "
+            "count as the least suspicious, of unknown size"
+        )
+    return tuple(notes)
