@@ -1,0 +1,177 @@
+"""Explain what was found: the pattern, and how it works on images that the search never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from detectors.finding import Finding, finding_of
+from detectors.types import DetectorResult
+from modelaudit.counting import Count
+from modelaudit.evidence import (
+    LARGEST_PICTURE,
+    FindingReport,
+    FindingSource,
+    FlipCount,
+    Picture,
+    Target,
+)
+from modelaudit.images import CleanImages, select
+from modelaudit.pictures import pictures_of
+from modelaudit.suspect import Suspect
+from modelaudit.verdict import Decision
+
+#: Of pictures of all findings but the first, so that a report of several stays small.
+SMALLER_PICTURE = 96
+
+_BATCH = 64
+_NO_HELD_OUT = (
+    "no correctly classified images of the source classes are left that the search has not seen"
+)
+
+
+def explain(
+    results: Sequence[DetectorResult], decision: Decision, alpha: float, suspect: Suspect
+) -> tuple[FindingReport, ...]:
+    """One report per target class (and one of all-to-all attacks), the surest first.
+
+    Each is of the surest detector that found this target and has a pattern to show.
+    """
+    rejecting = sorted((p, i) for i, p in enumerate(decision.p_holm) if p is not None and p < alpha)
+    found: dict[int | None, list[tuple[DetectorResult, float]]] = {}
+    for p, index in rejecting:
+        found.setdefault(results[index].target, []).append((results[index], p))
+    reports: list[FindingReport] = []
+    for same in found.values():
+        result, p = next((one for one in same if pattern_of(one[0])), same[0])
+        largest = SMALLER_PICTURE if reports else LARGEST_PICTURE
+        reports.append(_explained(result, p, suspect, largest))
+    return tuple(reports)
+
+
+def pattern_of(result: DetectorResult) -> Finding | None:
+    """The pattern of a result; all-to-all detectors file theirs under the shift."""
+    if result.shift is None:
+        return finding_of(result)
+    return finding_of(replace(result, target=result.shift, shift=None))
+
+
+@dataclass(frozen=True)
+class Stamped:
+    """Images with the pattern.
+
+    Attributes:
+        predictions: the model's class of each with the pattern ``[n]``.
+        flipped: whether that is the attacker's class ``[n]``.
+    """
+
+    images: CleanImages
+    predictions: Tensor
+    flipped: Tensor
+
+    def count(self) -> FlipCount | None:
+        """How many are flipped; ``None`` where there are no images."""
+        if not len(self.images):
+            return None
+        flips = Count(int(self.flipped.sum()), len(self.images))
+        return FlipCount(flips.hits, flips.total, flips.interval)
+
+    def example(self, source: int) -> tuple[Tensor, int] | None:
+        """An image of a class, a flipped one if there is one, and its class with the pattern."""
+        of_source = (self.images.labels == source).nonzero().flatten().tolist()
+        if not of_source:
+            return None
+        row = max(of_source, key=lambda i: bool(self.flipped[i]))
+        return self.images.pixels[row], int(self.predictions[row])
+
+
+def _explained(result: DetectorResult, p: float, suspect: Suspect, largest: int) -> FindingReport:
+    """The report of one finding, with pictures of at most ``largest`` pixels a side."""
+    name, target = suspect.pool.name, result.target
+    report = FindingReport(
+        detector=result.detector,
+        target=None if target is None else Target(target, name(target)),
+        shift=result.shift,
+        p=p,
+        unit=result.unit,
+        note=f"{result.detector} judges without a pattern that could be shown",
+    )
+    finding = pattern_of(result)
+    if finding is None:
+        return report
+    used = searched_images(suspect, result)
+    searched = stamp_sources(suspect, result, finding, used)
+    held_out = stamp_sources(suspect, result, finding, unseen(suspect, used))
+    return replace(
+        report,
+        sources=tuple(
+            FindingSource(source, name(source), float(result.sources[source]))
+            for source in finding.sources
+        ),
+        embedding=str(result.settings.get("embedding", "")),
+        size=finding.size,
+        searched=searched.count(),
+        held_out=held_out.count(),
+        note="" if len(held_out.images) else _NO_HELD_OUT,
+        pictures=_pictures(suspect, finding, (held_out, searched), largest),
+    )
+
+
+def searched_images(suspect: Suspect, result: DetectorResult) -> CleanImages:
+    """The images that the detector's search used; some look at a few of each class only."""
+    if result.searched is None:
+        return suspect.chosen
+    return select(suspect.chosen, result.searched.nonzero().flatten().tolist())
+
+
+def unseen(suspect: Suspect, used: CleanImages | None = None) -> CleanImages:
+    """Images of the pool, classified correctly, whose content is not among those used.
+
+    Args:
+        used: by one detector; all that the detectors saw where it is not given.
+    """
+    pool, known = suspect.pool, set((suspect.chosen if used is None else used).digests)
+    correct = (suspect.predictions.cpu() == pool.labels).tolist()
+    return select(
+        pool, [i for i, digest in enumerate(pool.digests) if correct[i] and digest not in known]
+    )
+
+
+@torch.no_grad()
+def stamp_sources(
+    suspect: Suspect, result: DetectorResult, finding: Finding, images: CleanImages
+) -> Stamped:
+    """The images of the finding's source classes (of all others where it names none)."""
+    classifier, shift = suspect.classifier, result.shift
+    wanted = images.labels.new_full(images.labels.shape, finding.target)
+    if shift is not None:
+        wanted = (images.labels + shift) % classifier.num_classes
+    of_sources = wanted != images.labels
+    if finding.sources:
+        of_sources = torch.isin(images.labels, torch.tensor(finding.sources))
+    images = select(images, of_sources.nonzero().flatten().tolist())
+    predictions = [
+        classifier.predict(finding.stamped(chunk.to(classifier.device)))
+        for chunk in images.pixels.split(_BATCH)
+        if len(chunk)  # no images are split into one empty part
+    ]
+    classes = torch.cat([torch.empty(0, dtype=torch.int64), *predictions])
+    return Stamped(images, classes, classes == wanted[of_sources])
+
+
+def _pictures(
+    suspect: Suspect, finding: Finding, stamped: Sequence[Stamped], largest: int
+) -> tuple[Picture, ...]:
+    """Of one image of the heaviest source class, from the first images that have one."""
+    name = suspect.pool.name
+    for source in finding.sources[:1]:
+        for images in stamped:
+            if example := images.example(source):
+                pixels, predicted = example
+                clean = f"clean image of class {source} ({name(source)})"
+                caption = f"with the pattern: class {predicted} ({name(predicted)})"
+                return pictures_of(finding, pixels, clean, caption, largest)
+    return ()

@@ -1,0 +1,62 @@
+"""What a scan looked for, and how strong an attack had to be to be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectors import registry
+from detectors.embeddings import EMBEDDINGS
+from detectors.types import DetectorResult
+from modelaudit.evidence import LookedFor
+from modelaudit.report import are_reciprocal
+from modelaudit.verdict import holm
+
+
+def looked_for(results: Sequence[DetectorResult], alpha: float) -> tuple[LookedFor, ...]:
+    """One entry for every detector with a p-value."""
+    tested = [(r, r.p_calibrated) for r in results if r.p_calibrated is not None]
+    p_values = [p for _, p in tested]
+    entries = []
+    for index, (result, _) in enumerate(tested):
+        level = rejection_level([*p_values[:index], *p_values[index + 1 :]], alpha)
+        statistic = _critical(result, level)
+        reciprocal = are_reciprocal((one.statistic, one.size) for one in result.classes)
+        sizes = [one.size for one in result.classes if one.size is not None and reciprocal]
+        entries.append(
+            LookedFor(
+                detector=result.detector,
+                sees=_sees(result),
+                level=level,
+                statistic=statistic,
+                size=1 / statistic if statistic and reciprocal else None,
+                smallest=min(sizes, default=None),
+                unit=result.unit,
+            )
+        )
+    return tuple(entries)
+
+
+def rejection_level(others: Sequence[float], alpha: float) -> float:
+    """The p-value below which Holm's procedure rejects, the other p-values being ``others``."""
+    levels = [alpha / k for k in range(1, len(others) + 2)]  # the last one always rejects
+    below = 1 - 1e-9
+    return next(level for level in levels if holm([level * below, *others])[0] < alpha)
+
+
+def _critical(result: DetectorResult, level: float) -> float | None:
+    """What the largest statistic had to be; ``None`` where that is not known."""
+    statistic = result.critical(level) if result.critical else None
+    if statistic is None:
+        return None
+    suspicious = result.target if result.shift is None else result.shift
+    others = (one.statistic for one in result.classes if one.target != suspicious)
+    return max(statistic, *others)
+
+
+def _sees(result: DetectorResult) -> str:
+    embedding = EMBEDDINGS.get(str(result.settings.get("embedding")))
+    if embedding is not None:
+        all_to_all = result.settings.get("sources") == "all-to-all"
+        return f"all-to-all attacks: {embedding.sees}" if all_to_all else embedding.sees
+    entry = registry.REGISTRY.get(result.detector)
+    return entry.summary if entry else result.detector
