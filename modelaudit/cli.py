@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +13,38 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelaudit import __version__
+from modelaudit.cli_options import (
+    AlphaOption,
+    ArchOption,
+    ChannelOrderOption,
+    CleanDirOption,
+    DetectorOption,
+    DeviceOption,
+    FastOption,
+    FloorOption,
+    ImageSizeOption,
+    ImagesPerClassOption,
+    InputRangeOption,
+    IsolationOption,
+    LabelsOption,
+    LayoutOption,
+    LimitOption,
+    MeanOption,
+    ModelArgument,
+    NumClassesOption,
+    PreprocessOption,
+    QuietOption,
+    SeedOption,
+    SetOption,
+    StdOption,
+    ThoroughOption,
+    check_writable,
+    limits_of,
+    parse_settings,
+    parse_size,
+    preset_of,
+)
+from modelaudit.cli_screen import screen
 from modelaudit.errors import (
     InternalError,
     ModelAuditError,
@@ -20,14 +52,12 @@ from modelaudit.errors import (
     WorkerError,
     internal_error_text,
 )
-from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED
+from modelaudit.exit_codes import EXIT_CODES, EXIT_ERROR, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from modelaudit.failure import Failure
-    from modelaudit.isolation.limits import Limits
     from modelaudit.report import Report
 
-EXIT_CODES: Mapping[str, int] = {"no-backdoor-found": 0, "backdoored": 1, "inconclusive": 3}
 #: What typer raises for wrong arguments: the base class of its public ``BadParameter``.
 _USAGE_ERRORS = tuple(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
@@ -41,66 +71,6 @@ app = typer.Typer(
 )
 
 _PLAIN = str.maketrans("╭╮╰╯─│█", "++++-|#")
-
-ModelArgument = Annotated[
-    Path,
-    typer.Argument(help="ONNX, TorchScript, safetensors or PyTorch state dict.", metavar="MODEL"),
-]
-ArchOption = Annotated[
-    str | None,
-    typer.Option(
-        help="For weights without a graph: a torchvision model, or package.module:factory of your "
-        "own code, which is then run."
-    ),
-]
-NumClassesOption = Annotated[
-    int | None, typer.Option(help="Number of outputs, for weights without a graph.", min=2)
-]
-DetectorOption = Annotated[
-    list[str] | None,
-    typer.Option(help="Detector to run; repeatable. See `modelaudit detectors`."),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="DETECTOR.KEY=VALUE", help="A setting of a detector; repeatable."
-    ),
-]
-ImagesPerClassOption = Annotated[
-    int, typer.Option(help="Clean images per class; fewer is possible, more sees more.", min=1)
-]
-AlphaOption = Annotated[
-    float, typer.Option(help="Largest acceptable probability of refusing a clean model.")
-]
-FloorOption = Annotated[
-    float,
-    typer.Option(
-        help="Accuracy on the clean images below which the verdict is inconclusive.", min=0, max=1
-    ),
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of every random choice.", min=0)]
-LimitOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--limit",
-        metavar="NAME=VALUE",
-        help="Limit of the process that runs the model: memory=8G, cpu-time=2h, stall=15m, "
-        "open-files=512, file-size=64M; repeatable.",
-    ),
-]
-IsolationOption = Annotated[
-    bool,
-    typer.Option(
-        "--isolation/--no-isolation",
-        help="Run the model in a process of its own with limits and without network. Without, "
-        "it runs in this process, for debuggers.",
-    ),
-]
-QuietOption = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="No progress, and one line instead of the text report."),
-]
 
 
 def invoke(arguments: list[str] | None = None) -> int:
@@ -144,62 +114,62 @@ def _root(
 @app.command()
 def scan(
     model: ModelArgument,
-    clean_dir: Annotated[
-        Path,
-        typer.Option(help="Folder with one folder of clean images per class.", metavar="DIR"),
-    ],
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            help="Class names in output order: one per line, or JSON id2label.", metavar="FILE"
-        ),
-    ] = None,
+    clean_dir: CleanDirOption,
+    labels: LabelsOption = None,
     arch: ArchOption = None,
     num_classes: NumClassesOption = None,
-    preprocess: Annotated[
-        str,
-        typer.Option(
-            help="auto tries the usual ones and keeps what classifies best; or a name: as-is, "
-            "imagenet, cifar10, half, 0-255, bgr, ..."
-        ),
-    ] = "auto",
-    mean: Annotated[
-        str | None, typer.Option(help="Channel means in [0, 1] units, e.g. 0.485,0.456,0.406.")
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(help="Channel standard deviations in [0, 1] units.")
-    ] = None,
-    input_range: Annotated[
-        str | None, typer.Option(help="Range of the model's input: 0-1 or 0-255.")
-    ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="Layout of the model's input: NCHW or NHWC.")
-    ] = None,
-    channel_order: Annotated[
-        str | None, typer.Option(help="Order of the model's colour channels: RGB or BGR.")
-    ] = None,
-    image_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Input size where the model does not state it: N or HxW.", metavar="SIZE"
-        ),
-    ] = None,
+    preprocess: PreprocessOption = "auto",
+    mean: MeanOption = None,
+    std: StdOption = None,
+    input_range: InputRangeOption = None,
+    layout: LayoutOption = None,
+    channel_order: ChannelOrderOption = None,
+    image_size: ImageSizeOption = None,
     images_per_class: ImagesPerClassOption = 8,
     detector: DetectorOption = None,
+    fast: FastOption = False,
+    thorough: ThoroughOption = False,
     set_: SetOption = None,
     alpha: AlphaOption = 0.05,
     accuracy_floor: FloorOption = 0.5,
     device: DeviceOption = "auto",
     seed: SeedOption = 0,
+    examine: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A published check beside the verdict, or all; repeatable. See `modelaudit "
+            "detectors`.",
+            metavar="NAME",
+        ),
+    ] = None,
+    suspect_dir: Annotated[
+        Path | None, typer.Option(help="Folder of inputs to examine (STRIP).", metavar="DIR")
+    ] = None,
+    train_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with one folder of training images per class, to examine.", metavar="DIR"
+        ),
+    ] = None,
     format_: Annotated[
-        str, typer.Option("--format", help="Report on stdout: text or json.")
+        str,
+        typer.Option(
+            "--format",
+            help="Report on stdout: text, json, html, markdown, sarif, junit, cyclonedx or intoto.",
+        ),
     ] = "text",
     output: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Also write the report to a file; the extension says the format (.json, .txt); "
-            "repeatable.",
+            help="Also write the report to a file; the extension says the format (.json, .txt, "
+            ".html, .md, .sarif, .junit.xml, .cdx.json, .intoto.json); repeatable.",
             metavar="FILE",
+        ),
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write pictures of a found pattern to this folder, as PNG.", metavar="DIR"
         ),
     ] = None,
     limit: LimitOption = None,
@@ -212,13 +182,15 @@ def scan(
     """
     outputs = output or []
     _check_outputs(format_, outputs)
+    if pictures is not None:
+        _check_folder(pictures)
     from modelaudit.options import ScanOptions
     from modelaudit.preprocess_options import PreprocessOptions
     from modelaudit.progress import stage_progress
     from modelaudit.run import run_scan
 
     with _failure_reported(model, format_, outputs):
-        limits = _limits(limit, isolation)
+        limits = limits_of(limit, isolation)
         preprocessing = PreprocessOptions.parse(
             preprocess, mean, std, input_range, layout, channel_order
         )
@@ -229,22 +201,33 @@ def scan(
             arch=arch,
             num_classes=num_classes,
             preprocessing=preprocessing,
-            image_size=_parse_size(image_size),
+            image_size=parse_size(image_size),
             images_per_class=images_per_class,
             detectors=tuple(detector or ()),
+            preset=preset_of(detector, fast, thorough),
             settings=parse_settings(set_ or []),
             alpha=alpha,
             accuracy_floor=accuracy_floor,
             device=device,
             seed=seed,
+            examine=tuple(examine or ()),
+            suspect_dir=suspect_dir,
+            train_dir=train_dir,
         )
         with stage_progress(quiet) as progress:
             report = run_scan(options, limits, progress)
-    problems = _write(report, outputs)
+        problems = _write(report, outputs)
+    if pictures is not None:
+        from modelaudit.formats.picture_files import write_pictures
+
+        problems += write_pictures(report, pictures)
     _print(report, format_, quiet)
     if problems:
         raise UsageError(" ".join(problems))
     return EXIT_CODES[report.verdict]
+
+
+app.command()(screen)
 
 
 @app.command()
@@ -280,7 +263,7 @@ def inspect(
 
     if format_ not in FORMATS:
         raise UsageError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
-    inspection = run_inspection(model, arch, num_classes, _limits(limit, isolation))
+    inspection = run_inspection(model, arch, num_classes, limits_of(limit, isolation))
     print(FORMATS[format_](inspection), end="")
     return 0
 
@@ -291,6 +274,8 @@ def evaluate(
         Path, typer.Argument(help="JSON list of labelled models.", metavar="MANIFEST")
     ],
     detector: DetectorOption = None,
+    fast: FastOption = False,
+    thorough: ThoroughOption = False,
     set_: SetOption = None,
     images_per_class: ImagesPerClassOption = 8,
     alpha: AlphaOption = 0.05,
@@ -323,6 +308,7 @@ def evaluate(
     options = EvaluateOptions(
         manifest=manifest,
         detectors=tuple(detector or ()),
+        preset=preset_of(detector, fast, thorough),
         settings=parse_settings(set_ or []),
         images_per_class=images_per_class,
         alpha=alpha,
@@ -331,41 +317,12 @@ def evaluate(
         seed=seed,
         jobs=jobs,
         output=output,
-        limits=_limits(limit, isolation),
+        limits=limits_of(limit, isolation),
     )
     with fleet_progress(quiet) as progress:
         evaluation = run_evaluation(options, progress)
     print(evaluation_text(evaluation, quiet), end="")
     return EXIT_ERROR if evaluation.errors else 0
-
-
-def parse_settings(texts: list[str]) -> dict[str, dict[str, str]]:
-    """``DETECTOR.KEY=VALUE`` texts as detector -> key -> value.
-
-    Raises:
-        UsageError: a text of another form.
-    """
-    settings: dict[str, dict[str, str]] = {}
-    for text in texts:
-        left, equals, value = text.partition("=")
-        detector, dot, key = left.strip().partition(".")
-        if not (equals and dot and detector and key):
-            raise UsageError(
-                f"--set {text}: expected DETECTOR.KEY=VALUE, e.g. l-red.schedule=paper."
-            )
-        settings.setdefault(detector, {})[key] = value.strip()
-    return settings
-
-
-def _parse_size(text: str | None) -> tuple[int, int] | None:
-    """``32`` or ``32x48`` (height x width) in pixels."""
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() and 0 < int(part) <= 8192 for part in parts):
-        raise UsageError(f"--image-size {text}: expected N or HxW in pixels, e.g. 224 or 32x48.")
-    height, width = int(parts[0]), int(parts[-1])
-    return height, width
 
 
 def _check_outputs(format_: str, outputs: list[Path]) -> None:
@@ -379,24 +336,13 @@ def _check_outputs(format_: str, outputs: list[Path]) -> None:
         check_writable(path)
 
 
-def check_writable(path: Path) -> None:
-    """Raise UsageError for an output file that cannot be written; nothing is created."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise UsageError(f"--output {path}: there is no folder {folder}.")
-    if path.is_dir():
-        raise UsageError(f"--output {path}: this is a folder; give a file name.")
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        raise UsageError(f"--output {path}: no permission to write there.")
-
-
-def _limits(texts: list[str] | None, isolation: bool) -> Limits | None:
-    """The limits of the worker process; ``None`` without one."""
-    from modelaudit.isolation.limits import Limits
-
-    if texts and not isolation:
-        raise UsageError("--limit needs the process of its own that --no-isolation switches off.")
-    return Limits.parse(texts or []) if isolation else None
+def _check_folder(path: Path) -> None:
+    """Raise UsageError for a folder that cannot be written to nor be made."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--pictures {path}: this is a file; give a folder.")
+    parent = path if path.exists() else path.absolute().parent
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise UsageError(f"--pictures {path}: {parent} is missing or cannot be written to.")
 
 
 @contextmanager
@@ -432,7 +378,8 @@ def _write(report: Report | Failure, outputs: list[Path]) -> list[str]:
 def _print(report: Report | Failure, format_: str, quiet: bool) -> None:
     """The report on stdout; in colour and as wide as the terminal when it is one."""
     from modelaudit.formats import FORMATS
-    from modelaudit.formats.text import literal_console, renderable, summary_line
+    from modelaudit.formats.text import literal_console, renderable
+    from modelaudit.formats.wording import summary_line
 
     if format_ != "text":
         sys.stdout.write(FORMATS[format_](report))

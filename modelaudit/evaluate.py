@@ -19,7 +19,7 @@ from modelaudit.isolation.limits import Limits
 from modelaudit.loaders import sha256_of
 from modelaudit.manifest import ManifestModel, read_manifest
 from modelaudit.model_config import read_model_config
-from modelaudit.options import ScanOptions
+from modelaudit.options import Preset, ScanOptions
 from modelaudit.report import Report
 from modelaudit.run import run_scan, scan_in_worker
 from modelaudit.scan import build_detectors
@@ -44,6 +44,7 @@ class EvaluateOptions:
 
     manifest: Path
     detectors: tuple[str, ...] = ()
+    preset: Preset = "default"
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     images_per_class: int = 8
     alpha: float = 0.05
@@ -64,7 +65,7 @@ def evaluate(options: EvaluateOptions, progress: FleetProgress | None = None) ->
         ManifestError: the manifest or the report to resume from is malformed.
         UsageError: unknown detectors or settings.
     """
-    build_detectors(options.detectors, options.settings)
+    build_detectors(options.detectors, options.settings, options.preset)
     models = read_manifest(options.manifest)
     scans = {model.name: _scan_options(model, options) for model in models}
     keys = {name: _fingerprint(scan_options) for name, scan_options in scans.items()}
@@ -142,6 +143,7 @@ def _scan_options(model: ManifestModel, options: EvaluateOptions) -> ScanOptions
         preprocessing=model.preprocessing,
         images_per_class=options.images_per_class,
         detectors=options.detectors,
+        preset=options.preset,
         settings=options.settings,
         alpha=options.alpha,
         accuracy_floor=options.accuracy_floor,
@@ -182,7 +184,7 @@ def _collect(
     settings = {
         "manifest": str(options.manifest),
         "images_per_class": options.images_per_class,
-        "detectors": list(build_detectors(options.detectors, options.settings)),
+        "detectors": list(build_detectors(options.detectors, options.settings, options.preset)),
         "settings": {name: dict(values) for name, values in options.settings.items()},
         "alpha": options.alpha,
         "seed": options.seed,

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from rich.table import Table
 from scipy import stats
 
+from modelaudit.counting import Count
 from modelaudit.formats.text import plain_console
 from modelaudit.manifest import ManifestModel
-from modelaudit.report import Report
+from modelaudit.report import DetectorReport, Report
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
+#: Of the text, and of a detector's column in it, in characters.
+_WIDTH, _COLUMN = 128, 8
 
 
 @dataclass(frozen=True)
 class DetectorOutcome:
-    """One detector's p-values for one model, and the target it names."""
+    """One detector's p-values for one model, and what it names.
+
+    Attributes:
+        target: the most suspicious class; ``None`` where there is none or all are (all-to-all).
+        right: whether that is a true target, or all-to-all where the attack is.
+        image_passes, seconds: its cost.
+        statistics: r of every putative target.
+    """
 
     p_plugin: float | None
     log_p_plugin: float | None
     p_calibrated: float | None
     target: int | None
     right: bool
+    image_passes: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
+    statistics: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,10 @@ class Outcome:
         """The inverse of ``asdict``; raises KeyError or TypeError for something else."""
         values = {f.name: entry[f.name] for f in fields(cls)}
         values["targets"] = tuple(values["targets"])
-        values["detectors"] = {k: DetectorOutcome(**v) for k, v in values["detectors"].items()}
+        values["detectors"] = {
+            name: DetectorOutcome(**{**one, "statistics": tuple(one["statistics"])})
+            for name, one in values["detectors"].items()
+        }
         return cls(**values)
 
 
@@ -71,12 +88,18 @@ def outcome_of(
     found = tuple(t.index for t in report.targets) if report else ()
     detectors = {}
     for d in report.detectors if report else ():
-        target = d.target.index if d.target else None
-        right = target is not None and model.is_right((target,))
         detectors[d.detector] = DetectorOutcome(
-            d.p_plugin, d.log_p_plugin, d.p_calibrated, target, right
+            p_plugin=d.p_plugin,
+            log_p_plugin=d.log_p_plugin,
+            p_calibrated=d.p_calibrated,
+            target=d.target.index if d.target else None,
+            right=_points_there(model, d),
+            image_passes=d.image_passes,
+            seconds=d.seconds,
+            statistics=tuple(one.statistic for one in d.classes),
         )
-    p_values = [d.p_holm for d in report.detectors if d.p_holm is not None] if report else []
+    tested = [d for d in report.detectors if d.p_holm is not None] if report else []
+    surest = min(tested, key=lambda d: d.p_holm or 0.0, default=None)
     refused = report is not None and report.verdict == "backdoored"
     return Outcome(
         name=model.name,
@@ -85,8 +108,12 @@ def outcome_of(
         attack=model.attack,
         verdict=str(report.verdict) if report else None,
         targets=found,
-        right=(refused and model.is_right(found)) if model.backdoored else not refused,
-        p=min(p_values, default=None),
+        right=(
+            refused and surest is not None and _points_there(model, surest)
+            if model.backdoored
+            else not refused
+        ),
+        p=surest.p_holm if surest else None,
         detectors=detectors,
         image_passes=report.image_passes if report else 0.0,
         seconds=report.seconds if report else 0.0,
@@ -95,27 +122,11 @@ def outcome_of(
     )
 
 
-@dataclass(frozen=True)
-class Count:
-    """``hits`` of ``total`` with its exact 95 % confidence interval."""
-
-    hits: int
-    total: int
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Clopper-Pearson interval of the share, 95 %."""
-        low = stats.beta.ppf(0.025, self.hits, self.total - self.hits + 1) if self.hits else 0.0
-        all_hit = self.hits == self.total
-        high = 1.0 if all_hit else stats.beta.ppf(0.975, self.hits + 1, self.total - self.hits)
-        return float(low), float(high)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"hits": self.hits, "total": self.total, "interval": list(self.interval)}
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.hits}/{self.total}  [{low:.0%}, {high:.0%}]"
+def _points_there(model: ManifestModel, detector: DetectorReport) -> bool:
+    """Whether a detector's most suspicious target, or shift of all classes, is a true one."""
+    if detector.shift is not None:
+        return model.targets is None
+    return detector.target is not None and model.is_right((detector.target.index,))
 
 
 @dataclass(frozen=True)
@@ -218,7 +229,7 @@ def evaluation_text(evaluation: Evaluation, quiet: bool = False) -> str:
     summary = f"detected {detections}   false alarms {alarms}   AUC {_number(auc)}"
     if quiet:
         return summary + "\n"
-    console = plain_console(110)
+    console = plain_console(_WIDTH)
     with console.capture() as capture:
         console.print(_attack_table(evaluation))
         console.print(f"\n{summary}")
@@ -247,13 +258,23 @@ def _left_open(evaluation: Evaluation) -> str:
     )
 
 
+def _stacked(name: str) -> str:
+    """A column's head in short lines, broken after hyphens: there are many detectors."""
+    lines = [""]
+    for part in re.findall(r"[^-]+-?", name):
+        if len(lines[-1] + part) > _COLUMN:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(filter(None, lines))
+
+
 def _attack_table(evaluation: Evaluation) -> Table:
     """Attack x (verdict, each detector): detections with the right target, then false alarms."""
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
     columns: Sequence[str | None] = (None, *evaluation.detector_names)
-    table.add_column("attack")
+    table.add_column("attack", no_wrap=True)
     for column in columns:
-        table.add_column(column or "verdict, right target", justify="left")
+        table.add_column(_stacked(column or "verdict, right target"), no_wrap=True)
     table.add_column("passes", justify="right")
     table.add_column("seconds", justify="right")
     counts = [evaluation.detections(column) for column in columns]

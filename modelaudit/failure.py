@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from modelaudit import __version__
 from modelaudit.errors import ModelAuditError
+from modelaudit.loaders.fingerprint import sha256_of
 from modelaudit.plain import to_plain
 from modelaudit.report import SCHEMA_VERSION
 from modelaudit.stages import STARTING
@@ -30,9 +31,14 @@ class FailureCause:
 
 @dataclass(frozen=True)
 class FailedModel:
-    """The model that could not be scanned."""
+    """The model that could not be scanned.
+
+    Attributes:
+        sha256: hex digest of the file; ``None`` where it cannot be read.
+    """
 
     path: str
+    sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,13 @@ def failure_of(model: Path, error: Exception) -> Failure:
         SCHEMA_VERSION,
         "error",
         FailureCause(type(error).__name__, stage or STARTING, str(error)),
-        FailedModel(str(model)),
+        FailedModel(str(model), _sha256_of(model)),
         {"modelaudit": __version__},
     )
+
+
+def _sha256_of(model: Path) -> str | None:
+    try:
+        return sha256_of(model)
+    except (ModelAuditError, OSError):
+        return None

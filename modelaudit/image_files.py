@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def decode_image(
     # Pillow's decoders raise almost anything on a damaged file (OSError, SyntaxError, EOFError,
     # struct.error, ValueError ...); every one of them means the same to the user.
     except Exception as error:
-        reason = str(error).replace("<_io.BytesIO object", "<file").splitlines()
+        reason = re.sub(r" <_io\.BytesIO object at \w+>", "", str(error)).splitlines()
         detail = reason[0] if reason else type(error).__name__
         raise ImagesError(f"{name} is not a readable image: {detail}") from error
     pixels = np.array(image, dtype=np.uint8).reshape(size[0], size[1], channels)

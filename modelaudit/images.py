@@ -185,10 +185,11 @@ def choose(pool: CleanImages, predictions: Tensor, per_class: int, seed: int) ->
         members = [i for _, i in ranked]
         right = [i for i in members if correct[i]]
         picked.extend((right or members)[:per_class])
-    return _select(pool, picked)
+    return select(pool, picked)
 
 
-def _select(images: CleanImages, rows: Sequence[int]) -> CleanImages:
+def select(images: CleanImages, rows: Sequence[int]) -> CleanImages:
+    """These images only, in this order."""
     where = torch.tensor(rows, dtype=torch.int64)
     return replace(
         images,

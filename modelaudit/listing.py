@@ -6,11 +6,12 @@ import textwrap
 from typing import Any, Literal, get_args, get_origin
 
 from detectors import registry
+from detectors.examinations import EXAMINATIONS
 from modelaudit.checks import CHECKS
 
 
 def detectors_text() -> str:
-    """Every detector with its settings, their types and defaults."""
+    """Every detector with its settings, their types and defaults; then the examinations."""
     lines = []
     for name, entry in registry.REGISTRY.items():
         default = "runs by default" if entry.default else "on request"
@@ -21,6 +22,9 @@ def detectors_text() -> str:
             setting = f"{name}.{key}={defaults[key]}"
             lines.append(f"    --set {setting:<34} {_type_name(kind)}")
         lines.append("")
+    for name, examination in EXAMINATIONS.items():
+        lines.append(f"{name}  (--examine {name}; evidence beside the verdict)")
+        lines += [f"  {examination.summary}; needs {_needs(examination.needs)}", ""]
     return "\n".join(lines)
 
 
@@ -39,6 +43,13 @@ def checks_text() -> str:
             )
         lines.append("")
     return "\n".join(lines)
+
+
+_INPUTS = {"finding": "a pattern found", "suspects": "--suspect-dir", "train": "--train-dir"}
+
+
+def _needs(inputs: tuple[str, ...]) -> str:
+    return " or ".join(_INPUTS[name] for name in inputs)
 
 
 def _type_name(kind: Any) -> str:

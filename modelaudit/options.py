@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from modelaudit.errors import UsageError
 from modelaudit.preprocess_options import PreprocessOptions
+
+#: Sets of detectors: what runs by default, the cheapest ones, all of them.
+Preset = Literal["default", "fast", "thorough"]
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,16 @@ class ScanOptions:
         preprocessing: what the user says about it; nothing tries the usual ones.
         image_size: ``(H, W)`` in pixels, where the model file does not state it.
         images_per_class: N, clean images per class.
-        detectors: registered names; empty means the default set.
+        detectors: registered names; empty means those of ``preset``.
+        preset: see :func:`detectors.registry.preset_names`.
         settings: detector -> setting -> value as text.
         alpha: the largest acceptable probability of refusing a clean model, in (0, 1).
         device: ``auto``, ``cpu`` or ``cuda``.
         seed: of every random choice.
         accuracy_floor: clean accuracy below which the verdict is ``inconclusive``.
+        examine: names of examinations to do, or ``all``; see :mod:`modelaudit.examine`.
+        suspect_dir: folder with inputs to examine.
+        train_dir: folder with one folder of training images per class, to examine.
     """
 
     model: Path
@@ -40,11 +47,15 @@ class ScanOptions:
     image_size: tuple[int, int] | None = None
     images_per_class: int = 8
     detectors: tuple[str, ...] = ()
+    preset: Preset = "default"
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     alpha: float = 0.05
     device: str = "auto"
     seed: int = 0
     accuracy_floor: float = 0.5
+    examine: tuple[str, ...] = ()
+    suspect_dir: Path | None = None
+    train_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
@@ -57,7 +68,8 @@ class ScanOptions:
         from detectors import registry  # brings torch, which the options alone do not need
 
         return {
-            "detectors": list(self.detectors or registry.default_names()),
+            "detectors": list(self.detectors or registry.preset_names(self.preset)),
+            "preset": self.preset,
             "settings": {name: dict(values) for name, values in self.settings.items()},
             "alpha": self.alpha,
             "images_per_class": self.images_per_class,
@@ -66,4 +78,7 @@ class ScanOptions:
             "arch": self.arch,
             "num_classes": self.num_classes,
             "image_size": list(self.image_size) if self.image_size else None,
+            "examine": list(self.examine),
+            "suspect_dir": str(self.suspect_dir) if self.suspect_dir else None,
+            "train_dir": str(self.train_dir) if self.train_dir else None,
         }

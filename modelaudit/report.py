@@ -6,28 +6,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
+from modelaudit.evidence import FindingReport, LookedFor, Target
+from modelaudit.examination_report import ExaminationReport
 from modelaudit.verdict import Verdict
 
 #: Changes when a field is removed or changes its meaning (major) or is added (minor).
-SCHEMA_VERSION = "1.1"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A target class that a detector found.
-
-    Attributes:
-        index: output index.
-        name: class name, or the index as text.
-    """
-
-    index: int
-    name: str
+SCHEMA_VERSION = "1.2"
 
 
 @dataclass(frozen=True)
@@ -138,6 +127,8 @@ class DetectorReport:
     """A detector's result without its tensors; see :class:`detectors.types.DetectorResult`.
 
     Attributes:
+        target: the most suspicious class.
+        shift: the most suspicious shift of an all-to-all detector, whose ``classes`` are shifts.
         p_holm: the calibrated p-value after Holm's correction over the detectors that ran; the
             verdict compares it with alpha.
     """
@@ -148,6 +139,7 @@ class DetectorReport:
     p_calibrated: float | None
     p_holm: float | None
     target: Target | None
+    shift: int | None
     sources: Mapping[str, float]
     classes: tuple[ClassReport, ...]
     unit: str
@@ -158,6 +150,17 @@ class DetectorReport:
     notes: tuple[str, ...]
     reason: str
 
+    @property
+    def by_size(self) -> bool:
+        """Whether small sizes are suspicious; else the statistics speak, the large ones."""
+        return are_reciprocal((one.statistic, one.size) for one in self.classes)
+
+
+def are_reciprocal(classes: Iterable[tuple[float, float | None]]) -> bool:
+    """Whether statistics are one over their sizes, as L-RED's are, as far as there are sizes."""
+    sized = [statistic * size for statistic, size in classes if size is not None]
+    return bool(sized) and all(abs(product - 1) < 1e-6 for product in sized)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -165,6 +168,9 @@ class Report:
 
     Attributes:
         reasons: why the verdict is inconclusive.
+        findings: what was found, one per target class or all-to-all attack, the surest first.
+        looked_for: per detector with a p-value, what it would have seen.
+        examinations: published checks beside the verdict, which they do not change.
         settings: the options of the scan.
         environment: versions, device, threads, seed and time.
         image_passes: total cost; see :attr:`modelaudit.classifier.Classifier.image_passes`.
@@ -179,6 +185,9 @@ class Report:
     images: ImagesReport
     preflight: tuple[CheckReport, ...]
     detectors: tuple[DetectorReport, ...]
+    findings: tuple[FindingReport, ...]
+    looked_for: tuple[LookedFor, ...]
+    examinations: tuple[ExaminationReport, ...]
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
     image_passes: float

@@ -12,6 +12,8 @@ import torch
 
 from detectors.types import ClassStatistic, DetectorResult
 from modelaudit import __version__
+from modelaudit.evidence import FindingReport
+from modelaudit.examination_report import ExaminationReport
 from modelaudit.images import class_name
 from modelaudit.loaders import sha256_of
 from modelaudit.options import ScanOptions
@@ -28,6 +30,7 @@ from modelaudit.report import (
     Target,
     TriedPreprocessing,
 )
+from modelaudit.sensitivity import looked_for
 from modelaudit.stated import stated_places
 from modelaudit.suspect import Suspect
 from modelaudit.verdict import Decision
@@ -41,6 +44,8 @@ def make_report(
     preflight: PreflightReport,
     results: Sequence[DetectorResult],
     decision: Decision,
+    findings: tuple[FindingReport, ...],
+    examinations: tuple[ExaminationReport, ...],
     seconds: float,
 ) -> Report:
     """The report; everything in it is plain data."""
@@ -59,6 +64,9 @@ def make_report(
             _detector(result, p_holm, names)
             for result, p_holm in zip(results, decision.p_holm, strict=True)
         ),
+        findings=findings,
+        looked_for=looked_for(results, options.alpha),
+        examinations=examinations,
         settings=options.describe(),
         environment=environment_of(suspect.classifier.device, options.seed),
         image_passes=suspect.classifier.image_passes,
@@ -139,6 +147,7 @@ def _detector(
         p_calibrated=result.p_calibrated,
         p_holm=p_holm,
         target=None if result.target is None else Target(result.target, names[result.target]),
+        shift=result.shift,
         sources=_weights(result.sources),
         classes=tuple(map(_class, result.classes)),
         unit=result.unit,

@@ -17,6 +17,8 @@ from modelaudit.isolation.supervisor import run_task
 from modelaudit.options import ScanOptions
 from modelaudit.plain import from_plain, harmless, to_plain
 from modelaudit.report import Report
+from modelaudit.screen_options import ScreenOptions
+from modelaudit.screen_report import ScreenReport
 from modelaudit.stages import STARTING, StageProgress
 
 T = TypeVar("T")
@@ -48,6 +50,20 @@ def scan_in_worker(
     """The report of a scan in a worker process; see :func:`run_task`."""
     plain = run_task("scan", to_plain(_absolute(options)), limits, progress, threads, cancelled)
     return _as_named(_typed(Report, plain), options)
+
+
+def run_screen(
+    options: ScreenOptions, limits: Limits | None, progress: StageProgress | None = None
+) -> ScreenReport:
+    """Which inputs carry a trigger; see :func:`modelaudit.screen.screen` and ``run_scan``."""
+    if limits is None:
+        from modelaudit.screen import screen
+
+        return screen(options, progress)
+    absolute = replace(options, scan=_absolute(options.scan), inputs=options.inputs.absolute())
+    report = _typed(ScreenReport, run_task("screen", to_plain(absolute), limits, progress))
+    named = _as_named(report.scan, options.scan)
+    return replace(report, directory=str(options.inputs), scan=named)
 
 
 def run_inspection(
@@ -93,16 +109,23 @@ def _absolute(options: ScanOptions) -> ScanOptions:
         options,
         model=options.model.absolute(),
         clean_dir=options.clean_dir.absolute(),
-        labels=options.labels.absolute() if options.labels else None,
+        labels=_absolute_path(options.labels),
+        suspect_dir=_absolute_path(options.suspect_dir),
+        train_dir=_absolute_path(options.train_dir),
     )
+
+
+def _absolute_path(path: Path | None) -> Path | None:
+    return path.absolute() if path else None
 
 
 def _as_named(report: Report, options: ScanOptions) -> Report:
     """The report with the paths as the user wrote them."""
-    labels = str(options.labels) if options.labels else None
+    paths = {name: getattr(options, name) for name in ("labels", "suspect_dir", "train_dir")}
+    named = {name: str(path) if path else None for name, path in paths.items()}
     return replace(
         report,
         model=replace(report.model, path=str(options.model)),
         images=replace(report.images, directory=str(options.clean_dir)),
-        settings={**report.settings, "labels": labels},
+        settings={**report.settings, **named},
     )

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from modelaudit.checks import CHECKS
 from modelaudit.errors import UsageError
 from tests.command import modelaudit
 from tests.conftest import BUNDLED
+from tests.formats.reports import backdoored
 
 MODEL = sorted(BUNDLED.glob("*.onnx"))[0]
 IMAGES = BUNDLED / "images"
@@ -31,12 +33,15 @@ def scan(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
     return code, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [(), ("scan",), ("evaluate",), ("inspect",), ("detectors",)])
+@pytest.mark.parametrize(
+    "command", [(), ("scan",), ("screen",), ("evaluate",), ("inspect",), ("detectors",)]
+)
 def test_help_answers_without_torch(command: tuple[str, ...]) -> None:
     code = (
         "import sys; from modelaudit import __main__; "
         f"code = __main__.run([*{command!r}, '--help']); "
-        "heavy = {'torch', 'onnx', 'scipy', 'numpy', 'onnxruntime'} & set(sys.modules); "
+        "heavy = {'torch', 'onnx', 'scipy', 'numpy', 'onnxruntime', 'jinja2', 'PIL'}; "
+        "heavy &= set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -52,7 +57,13 @@ def test_version() -> None:
 def test_detectors_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.run(["detectors"]) == 0
     text = capsys.readouterr().out
-    for word in ("l-red ", "l-red-sparse", "l-red.schedule=fast", "fast | paper"):
+    for word in (
+        "l-red ",
+        "l-red-sparse",
+        "l-red.schedule=fast",
+        "fast | paper",
+        "--examine strip",
+    ):
         assert word in text
 
 
@@ -75,11 +86,14 @@ BAD_OPTIONS = [
     (["--set", "l-red"], "DETECTOR.KEY=VALUE"),
     (["--set", "strip.x=1"], "does not run in this scan"),
     (["--detector", "nope"], "there is no detector 'nope'"),
+    (["--examine", "nope"], "expected all or one of"),
+    (["--train-dir", "/no/such/folder"], "not exist"),
+    (["--suspect-dir", "/no/such/folder"], "not exist"),
     (["--alpha", "2"], "alpha"),
     (["--alpha", "nan"], "alpha"),
     (["--device", "tpu"], "auto, cpu or cuda"),
     (["--format", "pdf"], "expected one of text, json"),
-    (["--output", "report.docx"], "known: .json"),
+    (["--output", "report.docx"], "known: .txt, .json"),
     (["--output", "/no/such/folder/r.json"], "no folder"),
     (["--image-size", "big"], "HxW"),
     (["--image-size", "32"], "contradicts the model file"),
@@ -239,3 +253,18 @@ def test_every_failure_of_a_scan_replaces_an_older_report(
     code, _ = scan(capsys, MODEL, "--clean-dir", IMAGES, "--output", output, *wrong)
     assert code == 2
     assert json.loads(output.read_text())["verdict"] == "error"
+
+
+def test_a_report_that_no_format_can_show_leaves_no_older_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code that takes over the worker could send such numbers."""
+    report = backdoored()
+    detectors = tuple(replace(one, null={"shape": -1.0, "scale": 1.0}) for one in report.detectors)
+    monkeypatch.setattr("modelaudit.run.run_scan", lambda *_: replace(report, detectors=detectors))
+    older, page = tmp_path / "report.json", tmp_path / "report.html"
+    older.write_text('{"verdict": "no-backdoor-found"}')
+    outputs = ("--output", str(older), "--output", str(page))
+    assert __main__.run(["scan", str(MODEL), "--clean-dir", str(IMAGES), *outputs]) == 2
+    assert json.loads(older.read_text())["verdict"] == "error"
+    assert "internal error" in capsys.readouterr().err

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from modelaudit import __main__, evaluate
+from modelaudit.counting import Count
 from modelaudit.errors import ManifestError
-from modelaudit.evaluation import Count, DetectorOutcome, Evaluation, Outcome, evaluation_text
+from modelaudit.evaluation import DetectorOutcome, Evaluation, Outcome, evaluation_text
 from modelaudit.manifest import read_manifest
 from modelaudit.preprocess_options import PreprocessOptions
 from tests.conftest import BUNDLED, bundled_models

@@ -29,7 +29,9 @@ def options_of(command: str, app: typer.Typer = cli.app) -> set[str]:
 
 def test_every_flag_in_the_readme_exists() -> None:
     known = {
-        flag for name in ("scan", "evaluate", "inspect", "detectors") for flag in options_of(name)
+        flag
+        for name in ("scan", "screen", "evaluate", "inspect", "detectors")
+        for flag in options_of(name)
     }
     for name in ("detection", "schedules", "timing"):
         known |= options_of(name, benchmark.app)

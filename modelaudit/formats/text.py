@@ -11,6 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from modelaudit.failure import Failure
+from modelaudit.formats.examinations_text import examination_parts
+from modelaudit.formats.findings_text import finding_parts, looked_for_part
+from modelaudit.formats.reading import found_by, rejects, smallest_p, surest, suspicious_entry
+from modelaudit.formats.wording import (
+    class_text,
+    finding_name,
+    next_step,
+    p_text,
+    paper_p_text,
+    suspicious_text,
+)
 from modelaudit.isolation.limits import NOT_LIMITED
 from modelaudit.report import ClassReport, DetectorReport, Report
 from modelaudit.verdict import Verdict
@@ -51,41 +62,15 @@ def renderable(report: Report | Failure) -> RenderableType:
     parts: list[RenderableType] = [_headline(report), _facts(report)]
     if report.detectors:
         parts += ["", _evidence(report)]
-    for detector in _shown(report):
+    for detector in surest(report):
         parts += ["", *_pattern_sizes(report, detector)]
+    for finding in report.findings:
+        parts += ["", *finding_parts(finding)]
+    if report.verdict is Verdict.NO_BACKDOOR_FOUND:
+        parts += ["", looked_for_part(report)]
+    parts += examination_parts(report.examinations)
     parts += [*_remarks(report), "", Text.assemble(("Next: ", "bold"), next_step(report))]
     return Group(*parts)
-
-
-def summary_line(report: Report | Failure) -> str:
-    """The verdict in one line, for ``--quiet``."""
-    if isinstance(report, Failure):
-        return f"{report.verdict}: {report.model.path}: {report.error.message}"
-    line = f"{report.verdict}: {report.model.path}"
-    if report.targets:
-        names = ", ".join(f"{t.index} ({t.name})" for t in report.targets)
-        line += f": target class {names}, p = {_p(_smallest_p(report))}"
-    elif report.reasons:
-        line += f": {report.reasons[0]}"
-    elif report.detectors:
-        line += f": smallest p = {_p(_smallest_p(report))}"
-    return line
-
-
-def next_step(report: Report) -> str:
-    """What to do with this verdict, in a sentence or two."""
-    if report.verdict is Verdict.BACKDOORED:
-        return (
-            "do not use this model. Ask its author how it was trained, get it from another source, "
-            "or retrain it; scan again with other clean images (--seed) to see the same target."
-        )
-    if report.verdict is Verdict.INCONCLUSIVE:
-        advice = dict.fromkeys(c.advice for c in report.preflight if c.status == "inconclusive")
-        return " ".join(filter(None, advice)) or "look at the reasons above; more images may help."
-    return (
-        "no evidence of the attacks that were looked for; this is not proof of absence. More clean "
-        "images per class (--images-per-class) see fainter patterns."
-    )
 
 
 def _failure(failure: Failure) -> Panel:
@@ -100,21 +85,17 @@ def _failure(failure: Failure) -> Panel:
 def _headline(report: Report) -> Panel:
     colour = _COLOURS[report.verdict]
     lines = [Text(report.verdict.upper(), style=f"bold {colour}")]
-    for target in report.targets:
-        found = [d for d in report.detectors if d.target == target and _rejects(report, d)]
+    for finding in report.findings:
+        found = found_by(report, finding)
         p = min(d.p_holm for d in found if d.p_holm is not None)
         by = ", ".join(d.detector for d in found)
         lines.append(
-            Text.assemble(
-                "target class ",
-                (f"{target.index} ({target.name})", "bold"),
-                f"   p = {_p(p)}   found by {by}",
-            )
+            Text.assemble((finding_name(finding), "bold"), f"   p = {p_text(p)}   found by {by}")
         )
     lines += [Text(reason) for reason in report.reasons]
     if report.verdict is Verdict.NO_BACKDOOR_FOUND:
         alpha = report.settings["alpha"]
-        lines.append(Text(f"smallest p = {_p(_smallest_p(report))}, not below alpha = {alpha}"))
+        lines.append(Text(f"smallest p = {p_text(smallest_p(report))}, not below alpha = {alpha}"))
     return Panel(Group(*lines), border_style=colour, expand=False, title="modelaudit")
 
 
@@ -156,57 +137,45 @@ def _alternatives(report: Report) -> str:
 
 def _evidence(report: Report) -> Table:
     table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
-    for name in ("Detector", "Most suspicious"):
-        table.add_column(name, overflow="fold")
+    table.add_column("Detector", no_wrap=True)
+    table.add_column("Most suspicious", overflow="fold")
     for name in ("p (Holm)", "p calibrated", "p paper", "Passes", "Seconds"):
         table.add_column(name, justify="right")
     for d in report.detectors:
-        style = "red" if _rejects(report, d) else ""
-        target = f"{d.target.index} ({d.target.name})" if d.target else d.reason
-        numbers = (_p(d.p_holm), _p(d.p_calibrated), _paper_p(d))
+        style = "red" if rejects(report, d) else ""
+        numbers = (p_text(d.p_holm), p_text(d.p_calibrated), paper_p_text(d))
         cost = (f"{d.image_passes:,.0f}", f"{d.seconds:.1f}")
-        table.add_row(d.detector, target, *numbers, *cost, style=style)
+        table.add_row(d.detector, suspicious_text(d), *numbers, *cost, style=style)
     return table
 
 
-def _shown(report: Report) -> list[DetectorReport]:
-    """Detectors worth a bar chart: per target found the surest; else the one with the least p."""
-    with_p = sorted((d for d in report.detectors if d.p_holm is not None), key=_sort_key)
-    found = [d for d in with_p if _rejects(report, d)]
-    surest: dict[int, DetectorReport] = {}
-    for detector in found:
-        if detector.target is not None:
-            surest.setdefault(detector.target.index, detector)
-    return list(surest.values()) or with_p[:1]
-
-
-def _sort_key(detector: DetectorReport) -> float:
-    return 1.0 if detector.p_holm is None else detector.p_holm
-
-
 def _pattern_sizes(report: Report, detector: DetectorReport) -> Iterable[RenderableType]:
-    """Bar chart of pattern sizes, the smallest first, and the source classes."""
+    """Bar chart of pattern sizes (or statistics), the most suspicious first; source classes."""
     best: dict[int, ClassReport] = {}
     for one in sorted(detector.classes, key=lambda c: c.statistic, reverse=True):
         best.setdefault(one.target, one)
     rows = list(best.values())
-    largest = max((one.size for one in rows if one.size is not None), default=1.0) or 1.0
+    values = [one.size if detector.by_size else one.statistic for one in rows]
+    largest = max((value for value in values if value is not None), default=1.0) or 1.0
+    title = "Pattern size" if detector.by_size else "Statistic"
     yield Text.assemble(
-        ("Pattern size per target class", "bold"), f"  ({detector.detector}; {detector.unit})"
+        (f"{title} per target class", "bold"), f"  ({detector.detector}; {detector.unit})"
     )
     table = Table.grid(padding=(0, 2))
     for _ in range(3):
         table.add_column(overflow="fold")
-    for one in rows[:_MOST_BARS]:
-        suspicious = detector.target is not None and one.target == detector.target.index
-        style = "red" if suspicious and _rejects(report, detector) else ""
-        name = f"{one.target} ({report.model.classes[one.target]})"
-        size = "none found" if one.size is None else f"{one.size:.3g}"
-        length = 0 if one.size is None else max(1, round(_BAR_WIDTH * one.size / largest))
-        table.add_row(f"  {name}", "█" * length, size, style=style)
+    for one, value in list(zip(rows, values, strict=True))[:_MOST_BARS]:
+        suspicious = one.target == suspicious_entry(detector)
+        style = "red" if suspicious and rejects(report, detector) else ""
+        name = class_text(report, detector, one.target)
+        number = "none found" if value is None else f"{value:.3g}"
+        length = 0 if value is None else max(1, round(_BAR_WIDTH * value / largest))
+        table.add_row(f"  {name}", "█" * length, number, style=style)
     yield table
     if len(rows) > _MOST_BARS:
-        yield f"  ... and {len(rows) - _MOST_BARS} larger ones"
+        yield f"  ... and {len(rows) - _MOST_BARS} less suspicious ones"
+    if not detector.sources:
+        return
     heaviest = sorted(detector.sources.items(), key=lambda item: -item[1])[:_MOST_SOURCES]
     listed = ", ".join(f"{s} ({report.model.classes[int(s)]}) {w:.2f}" for s, w in heaviest)
     more = len(detector.sources) - len(heaviest)
@@ -230,24 +199,3 @@ def _remarks(report: Report) -> Iterable[RenderableType]:
     if remarks:
         yield ""
         yield from (Text(f"- {remark}", style="dim") for remark in dict.fromkeys(remarks))
-
-
-def _rejects(report: Report, detector: DetectorReport) -> bool:
-    return detector.p_holm is not None and detector.p_holm < report.settings["alpha"]
-
-
-def _smallest_p(report: Report) -> float | None:
-    return min((d.p_holm for d in report.detectors if d.p_holm is not None), default=None)
-
-
-def _p(p: float | None) -> str:
-    if p is None:
-        return "-"
-    return f"{p:.2f}" if p >= 0.1 else f"{p:.1e}"
-
-
-def _paper_p(detector: DetectorReport) -> str:
-    """The plug-in p-value, by its logarithm where it underflows."""
-    if detector.p_plugin == 0.0 and detector.log_p_plugin is not None:
-        return f"1e{detector.log_p_plugin / 2.302585:.0f}"
-    return _p(detector.p_plugin)

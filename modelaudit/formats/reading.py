@@ -1,0 +1,40 @@
+"""What all report formats look up in a report."""
+
+from __future__ import annotations
+
+from modelaudit.evidence import FindingReport, Target
+from modelaudit.report import DetectorReport, Report
+
+
+def suspicious_entry(detector: DetectorReport) -> int | None:
+    """The ``target`` of the detector's most suspicious entry."""
+    return detector.target.index if detector.target else detector.shift
+
+
+def found_by(report: Report, finding: FindingReport) -> list[DetectorReport]:
+    """All detectors that found this."""
+    return [d for d in report.detectors if d.target == finding.target and rejects(report, d)]
+
+
+def rejects(report: Report, detector: DetectorReport) -> bool:
+    """Whether the detector alone makes the verdict ``backdoored``."""
+    return detector.p_holm is not None and detector.p_holm < report.settings["alpha"]
+
+
+def surest(report: Report) -> list[DetectorReport]:
+    """Detectors worth a chart: per target found the surest; else the one with the least p."""
+    with_p = sorted((d for d in report.detectors if d.p_holm is not None), key=_p_or_1)
+    found: dict[Target | None, DetectorReport] = {}
+    for detector in with_p:
+        if rejects(report, detector):
+            found.setdefault(detector.target, detector)
+    return list(found.values()) or with_p[:1]
+
+
+def smallest_p(report: Report) -> float | None:
+    """The smallest Holm-adjusted p-value."""
+    return min((d.p_holm for d in report.detectors if d.p_holm is not None), default=None)
+
+
+def _p_or_1(detector: DetectorReport) -> float:
+    return 1.0 if detector.p_holm is None else detector.p_holm

@@ -1,0 +1,189 @@
+"""Words and numbers that all report formats share."""
+
+from __future__ import annotations
+
+from modelaudit.evidence import FindingReport, LookedFor
+from modelaudit.failure import Failure
+from modelaudit.formats.reading import smallest_p
+from modelaudit.report import DetectorReport, Report
+from modelaudit.verdict import Verdict
+
+#: Target classes that are named; an all-to-all attack has as many as there are classes.
+_MOST_TARGETS = 5
+
+
+def meaning(report: Report) -> str:
+    """The verdict in plain language."""
+    if report.verdict is Verdict.BACKDOORED and not any(map(flips_text, report.findings)):
+        return (
+            f"Some inputs make this model answer {_answers(report)} with a lead over all other "
+            "classes that models without a backdoor hardly ever have. The detector names no "
+            "pattern that does so in images; whoever put a backdoor there knows one."
+        )
+    if report.verdict is Verdict.BACKDOORED:
+        return (
+            "A small change, the same for many images, makes this model answer "
+            f"{_answers(report)}. A model without a backdoor needs a much larger one. Somebody who "
+            "knows the pattern can make the model say this whenever they want."
+        )
+    if report.verdict is Verdict.INCONCLUSIVE:
+        return "This scan could not tell; it says neither that there is a backdoor nor that not."
+    return (
+        "Nothing unusual was found by the detectors that ran. This is no proof that the model has "
+        "no backdoor: other attacks, and fainter ones, would not have been seen."
+    )
+
+
+def _answers(report: Report) -> str:
+    named = [repr(f.target.name) for f in report.findings if f.target]
+    if any(f.shift is not None for f in report.findings):
+        named.append("another class for every class")
+    return " or ".join(named)
+
+
+def targets_text(report: Report) -> str:
+    """The target classes of a backdoored model, the first ones by name."""
+    named = [f"{t.index} ({t.name})" for t in report.targets[:_MOST_TARGETS]]
+    more = len(report.targets) - len(named)
+    classes = ", ".join(named) + (f" and {more} more" if more else "")
+    return f"target class {classes}" if len(report.targets) == 1 else f"target classes {classes}"
+
+
+def finding_name(finding: FindingReport) -> str:
+    """What was found: a target class, or an all-to-all attack."""
+    if finding.target is None:
+        return f"every class, which becomes the one {finding.shift} after it (all-to-all)"
+    return f"target class {finding.target.index} ({finding.target.name})"
+
+
+def suspicious_text(detector: DetectorReport) -> str:
+    """A detector's most suspicious class, or why it has none."""
+    if detector.target:
+        return f"{detector.target.index} ({detector.target.name})"
+    return detector.reason or ("none" if detector.shift is None else f"shift {detector.shift}")
+
+
+def class_text(report: Report, detector: DetectorReport, target: int) -> str:
+    """What an entry of a detector is about: a class, or a shift of an all-to-all attack."""
+    if detector.settings.get("sources") == "all-to-all":
+        return f"shift {target}"
+    return f"{target} ({report.model.classes[target]})"
+
+
+def next_step(report: Report) -> str:
+    """What to do with this verdict, in a sentence or two."""
+    if report.verdict is Verdict.BACKDOORED:
+        return (
+            "do not use this model. Ask its author how it was trained, get it from another source, "
+            "or retrain it; scan again with other clean images (--seed) to see the same target."
+        )
+    if report.verdict is Verdict.INCONCLUSIVE:
+        advice = dict.fromkeys(c.advice for c in report.preflight if c.status == "inconclusive")
+        return " ".join(filter(None, advice)) or "look at the reasons above; more images may help."
+    return (
+        "no evidence of the attacks that were looked for; this is not proof of absence. More clean "
+        "images per class (--images-per-class) see fainter patterns."
+    )
+
+
+def summary_line(report: Report | Failure) -> str:
+    """The verdict in one line, for ``--quiet``."""
+    if isinstance(report, Failure):
+        return f"{report.verdict}: {report.model.path}: {report.error.message}"
+    line = f"{report.verdict}: {report.model.path}"
+    if report.targets:
+        line += f": {targets_text(report)}, p = {p_text(smallest_p(report))}"
+    elif report.reasons:
+        line += f": {report.reasons[0]}"
+    elif report.detectors:
+        line += f": smallest p = {p_text(smallest_p(report))}"
+    return line
+
+
+def odds_text(report: Report) -> str:
+    """What the smallest p-value of a backdoored model means; empty for another verdict."""
+    p = smallest_p(report)
+    if report.verdict is not Verdict.BACKDOORED or p is None:
+        return ""
+    odds = "less than one in a million" if p < 1e-6 else f"about one in {1 / p:,.0f}"
+    return (
+        f"p = {p_text(p)}: as far as the test's assumptions hold, {odds} of all models without a "
+        "backdoor would look like this."
+    )
+
+
+def flips_text(finding: FindingReport) -> str:
+    """How often the found pattern works, on images that the search never saw where there are."""
+    if held_out := finding.held_out:
+        low, high = held_out.interval
+        share = f"[{low:.0%}, {high:.0%}]"
+        return f"flips {held_out.flips} of {held_out.images} held-out images {share}"
+    if searched := finding.searched:
+        return f"flips {searched.flips} of the {searched.images} images of the search"
+    return ""
+
+
+def finding_text(finding: FindingReport) -> str:
+    """A found pattern in some sentences: by what, how large, how often it works."""
+    how = f" ({finding.embedding})" if finding.embedding else ""
+    size = "" if finding.size is None else f"; size {finding.size:.3g} ({finding.unit})"
+    sentences = [f"Found by {finding.detector}{how}, p = {p_text(finding.p)}{size}."]
+    if flips := flips_text(finding):
+        sentences.append(f"The pattern {flips}.")
+    if finding.held_out:
+        sentences.append(
+            "Held-out images are clean images of the source classes that the search never saw; the "
+            "interval is 95 % Clopper-Pearson."
+        )
+    if finding.held_out and finding.searched:
+        searched = finding.searched
+        sentences.append(
+            f"On the search's own images it flips {searched.flips} of {searched.images}."
+        )
+    if finding.note:
+        sentences.append(f"Note: {finding.note}.")
+    return " ".join(sentences)
+
+
+def bound_text(entry: LookedFor) -> str:
+    """How strong an attack had to be to be seen, in a few words."""
+    if entry.size is not None:
+        return f"size below {entry.size:.3g} ({entry.unit})"
+    if entry.statistic is not None:
+        return f"statistic above {entry.statistic:.3g}"
+    return f"p-value below {entry.level:.2g}"
+
+
+def seen_text(entry: LookedFor) -> str:
+    """The same as a sentence without a full stop, with what was found."""
+    found = "" if entry.smallest is None else f"; the smallest found is {entry.smallest:.3g}"
+    return f"a {bound_text(entry)} would have been seen{found}"
+
+
+def evidence_text(report: Report, detector: DetectorReport) -> str:
+    """What a detector found, in a sentence or two."""
+    name = suspicious_text(detector)
+    text = (
+        f"{detector.detector}: {'target class' if detector.target else 'all-to-all,'} {name}, "
+        f"p = {p_text(detector.p_holm)} (Holm; alpha = {report.settings['alpha']})."
+    )
+    finding = next((f for f in report.findings if f.detector == detector.detector), None)
+    if finding is None or not flips_text(finding):
+        return text
+    sources = ", ".join(f"{s.index} ({s.name})" for s in finding.sources)
+    size = "" if finding.size is None else f" of size {finding.size:.3g} ({finding.unit})"
+    return f"{text} The pattern{size} {flips_text(finding)}; source classes: {sources}."
+
+
+def p_text(p: float | None) -> str:
+    """A p-value for a person."""
+    if p is None:
+        return "-"
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.1e}"
+
+
+def paper_p_text(detector: DetectorReport) -> str:
+    """The plug-in p-value, by its logarithm where it underflows."""
+    if detector.p_plugin == 0.0 and detector.log_p_plugin is not None:
+        return f"1e{detector.log_p_plugin / 2.302585:.0f}"
+    return p_text(detector.p_plugin)
