@@ -1,7 +1,8 @@
 """Monte-Carlo null of the order-statistic test: plug-in p-value in, calibrated p-value out.
 
 ``python -m detectors.calibration`` writes the shipped table, ``calibration.npz``. Numbers of
-statistics that it does not hold are simulated once and cached in the user's cache directory.
+statistics that it does not hold are simulated when they are needed and cached in the user's cache
+directory where that can be written, which the worker process of a scan cannot.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ SHIPPED_COUNTS = (*range(4, 65), 80, 100, 128, 200, 256, 365, 500, 512, 525, 100
 SHIPPED_PAIRS = (10,)
 #: Numbers of statistics whose nulls with a prior are in it, for every embedding's prior.
 SHIPPED_WITH_PRIOR = (*range(4, 31), 43, 64, 100, 128, 200, 256, 365, 525, 1000)
+#: Numbers of statistics of which the smallest are unknown (how many) with the priors of L-RED.
+SHIPPED_MISSING = {10: range(1, 7)}
 #: Numbers of shifts (all-to-all) whose nulls with censored ones are in it.
 SHIPPED_CENSORED = (9,)
 PRIOR_DRAWS = 400_000

@@ -21,7 +21,7 @@ from torch.nn.functional import one_hot
 
 from detectors.calibration import SpreadPrior
 from detectors.embeddings import EMBEDDINGS, Embedding
-from detectors.order_statistic import OrderStatisticTest, order_statistic_test
+from detectors.order_statistic import MIN_STATISTICS, OrderStatisticTest, order_statistic_test
 from detectors.search import PatternSearch, Rows, SearchConfig, SearchResult
 from detectors.summary import class_statistics, search_notes, shift_notes, smallest_patterns
 from detectors.types import DetectorInput, DetectorResult
@@ -134,6 +134,7 @@ class LRed:
             settings=self._settings_used(config),
             notes=notes,
             reason=test.reason,
+            applicable=self.sources != "all-to-all" or len(rows) >= MIN_STATISTICS,
             critical=test.critical,
             stamp=embedding.apply,
             searched=chosen,

@@ -93,6 +93,8 @@ class MmBd:
             },
             notes=_notes(data.classifier, margins),
             reason=test.reason,
+            # Margins of probabilities end where the probabilities do: several classes tie there.
+            applicable=not test.reason or data.classifier.outputs == "logits",
             critical=test.critical,
         )
 

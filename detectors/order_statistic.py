@@ -108,7 +108,7 @@ def order_statistic_test(
         return OrderStatisticTest(None, reason="some statistics are not finite")
     groups = np.arange(len(r)) if groups is None else np.asarray(groups)
     bounds = np.zeros(len(r), dtype=bool) if censored is None else np.asarray(censored)
-    if len(r) and bounds.all():
+    if len(r) >= MIN_STATISTICS and bounds.all():
         return OrderStatisticTest(None, log_p_plugin=0.0, p_plugin=1.0, p_calibrated=1.0)
     if prior is None or not (r[~bounds] > 0).any():
         r, bounds = np.where(bounds, 0.0, r), np.zeros_like(bounds)
@@ -121,7 +121,7 @@ def order_statistic_test(
     same = groups == groups[index]
     rest = r[~same & known]
     if (rest == r[index]).any():
-        return OrderStatisticTest(None, reason="several classes tie for the smallest pattern")
+        return OrderStatisticTest(None, reason="several classes tie for the most suspicious one")
     if prior is None and not _spreads(rest):
         return OrderStatisticTest(None, reason="the statistics have no spread")
     shape, scale = _fit(rest, prior)

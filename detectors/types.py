@@ -75,6 +75,8 @@ class DetectorResult:
         settings: the detector's settings as they were used.
         notes: sentences for the report.
         reason: why there is no p-value; empty when there is one.
+        applicable: ``False`` where the detector, for this reason, cannot judge a model of this
+            kind; the verdict then rests on the others.
         shift: of an all-to-all detector: the most suspicious shift d, class s becoming
             ``(s + d) mod K``. Its ``classes`` have one entry per shift, with d as the target.
         stamp: puts patterns ``[B, *]`` into images ``[B, C, H, W]``, one each; ``None`` where the
@@ -99,6 +101,7 @@ class DetectorResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     reason: str = ""
+    applicable: bool = True
     shift: int | None = None
     stamp: Callable[[Tensor, Tensor], Tensor] | None = None
     critical: Callable[[float], float | None] | None = None

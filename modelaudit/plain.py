@@ -17,9 +17,10 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 T = TypeVar("T")
 
-# What steers a terminal or changes the order of text on it, and halves of characters.
+# What steers a terminal or changes the order of text on it, halves of characters, and the two
+# codes that are no characters, which make XML ill-formed.
 _UNPRINTABLE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
 _LARGEST_INTEGER = 2**64
 

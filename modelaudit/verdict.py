@@ -59,8 +59,8 @@ def decide(results: Sequence[DetectorResult], checks: Sequence[Check], alpha: fl
     """The verdict over the detectors that ran.
 
     ``backdoored`` if any Holm-adjusted p-value is below ``alpha``. Otherwise ``inconclusive`` if a
-    preflight check is, if no detector ran, or if a detector that ran has no p-value, because the
-    attacks that it is for were then not looked for.
+    preflight check is, if no detector ran, or if a detector that can judge such a model has no
+    p-value, because the attacks that it is for were then not looked for.
     """
     valid = [i for i, r in enumerate(results) if r.p_calibrated is not None]
     adjusted = holm([_p(results[i]) for i in valid])
@@ -68,9 +68,10 @@ def decide(results: Sequence[DetectorResult], checks: Sequence[Check], alpha: fl
     for index, p in zip(valid, adjusted, strict=True):
         p_holm[index] = p
     reasons = [check.message for check in checks if check.status == "inconclusive"]
-    reasons += [f"{r.detector}: {r.reason}" for r in results if r.p_calibrated is None]
-    if not results and not reasons:
-        reasons.append("no detector ran")
+    judging = [r for r in results if r.applicable]
+    reasons += [f"{r.detector}: {r.reason}" for r in judging if r.p_calibrated is None]
+    if not judging and not reasons:
+        reasons = [f"{r.detector}: {r.reason}" for r in results] or ["no detector ran"]
     found = sorted((p, index) for index, p in zip(valid, adjusted, strict=True) if p < alpha)
     targets = tuple(dict.fromkeys(t for _, index in found for t in results[index].targets))
     if targets:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 
-def modelaudit(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def modelaudit(*arguments: object, timeout: float = 900) -> subprocess.CompletedProcess[str]:
     """``modelaudit ARGUMENTS``, with its output and exit code."""
     return subprocess.run(
         [sys.executable, "-m", "modelaudit", *map(str, arguments)],

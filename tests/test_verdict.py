@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from detectors.types import DetectorResult
@@ -56,6 +58,14 @@ def test_surest_target_comes_first_and_once() -> None:
 def test_a_detector_without_p_makes_a_negative_inconclusive_not_a_positive() -> None:
     assert decide([result(0.5), result(None)], [], 0.05).verdict is Verdict.INCONCLUSIVE
     assert decide([result(0.001), result(None)], [], 0.05).verdict is Verdict.BACKDOORED
+
+
+def test_a_detector_that_cannot_judge_such_a_model_leaves_the_verdict_to_the_others() -> None:
+    beside = replace(result(None), applicable=False)
+    assert decide([result(0.5), beside], [], 0.05).verdict is Verdict.NO_BACKDOOR_FOUND
+    alone = decide([beside], [], 0.05)
+    assert alone.verdict is Verdict.INCONCLUSIVE
+    assert "no spread" in alone.reasons[0]
 
 
 def test_preflight_and_no_detectors_are_inconclusive() -> None:

@@ -83,6 +83,12 @@ def test_no_shift_of_a_clean_model_stands_out() -> None:
     assert result.p_calibrated > 0.05
 
 
+def test_four_classes_have_too_few_shifts_to_judge() -> None:
+    result = LRed(sources="all-to-all", pi=0.5)(linear_input(orthonormal_rows(4), 0.9))
+    assert result.p_calibrated is None
+    assert not result.applicable
+
+
 def test_u_red_keeps_uniform_weights() -> None:
     result = LRed(weights="uniform")(planted())
     for one in result.classes:

@@ -149,6 +149,8 @@ def test_junit_fails_if_and_only_if_the_command_does(report: str) -> None:
 
 def test_junit_has_no_characters_that_xml_does_not_know() -> None:
     assert "\\x1b[31m" in rendered("junit", "failed")
+    model = replace(backdoored().model, path="odd\ufffe\uffff.onnx")
+    ElementTree.fromstring(FORMATS["junit"](replace(backdoored(), model=model)))
 
 
 def _report(name: str) -> Report:
