@@ -70,7 +70,7 @@ def search_notes(found: SearchResult, rows: Rows, num_classes: int) -> tuple[str
     if missing:
         listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
         notes.append(
-            f"no pattern found within the step limit for {len(missing)} targets ({listed}); they "
-            "count as the least suspicious, of unknown size"
+            f"no pattern found within the step limit for target {listed}: the least suspicious, of "
+            "unknown size"
         )
     return tuple(notes)
