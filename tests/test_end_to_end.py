@@ -75,8 +75,11 @@ def test_report_fits_the_schema(name: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_text_shows_the_evidence(name: str, folder: Path) -> None:
-    done, _ = scanned(name, folder)
-    for word in ("p calibrated", "p paper", "Pattern size", "Source classes", "Next:", "Cost"):
+    done, report = scanned(name, folder)
+    words = ["p calibrated", "p paper", "Next:", "Cost"]
+    if report["verdict"] == "backdoored":  # MM-BD has neither, and may be the surest otherwise
+        words += ["Pattern size", "Source classes"]
+    for word in words:
         assert word in done.stdout
     assert "\x1b" not in done.stdout
 
