@@ -118,8 +118,8 @@ def simulate(
         size = (min(chunk, draws - start), count)
         r = rng.gamma(_shapes(prior, size[0], rng), size=size)
         in_fit = ~_group_of_maximum(r, group)
-        if missing + censored:
-            ordered = np.partition(r, [missing - 1, missing + censored - 1][not missing :], axis=-1)
+        if ranks := [rank - 1 for rank in (missing, missing + censored) if rank]:
+            ordered = np.partition(r, ranks, axis=-1)
             if missing:
                 in_fit &= r > ordered[:, missing - 1 : missing]
             if censored:
@@ -207,11 +207,19 @@ def shipped_with_prior() -> dict[str, NullTable]:
     from detectors.lred import PRIORS, SHIFT_PRIOR
 
     priors = {*PRIORS.values(), SHIFT_PRIOR, mm_bd.PRIOR}
-    wanted = [(prior, count, 0) for prior in priors for count in SHIPPED_WITH_PRIOR]
-    wanted += [(SHIFT_PRIOR, n, c) for n in SHIPPED_CENSORED for c in range(1, n)]
+    wanted = [(prior, count, 0, 0) for prior in priors for count in SHIPPED_WITH_PRIOR]
+    wanted += [
+        (prior, count, missing, 0)
+        for prior in set(PRIORS.values())
+        for count, numbers in SHIPPED_MISSING.items()
+        for missing in numbers
+    ]
+    wanted += [(SHIFT_PRIOR, n, 0, c) for n in SHIPPED_CENSORED for c in range(1, n)]
     return {
-        table_key(count, 1, 0, prior, censored): simulate(count, 1, 0, PRIOR_DRAWS, prior, censored)
-        for prior, count, censored in wanted
+        table_key(n, 1, missing, prior, censored): simulate(
+            n, 1, missing, PRIOR_DRAWS, prior, censored
+        )
+        for prior, n, missing, censored in wanted
     }
 
 

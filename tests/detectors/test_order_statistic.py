@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -117,6 +118,14 @@ def test_unknown_count_is_simulated_once_and_cached(
     null_table.cache_clear()
     assert np.array_equal(null_table(71).quantiles, first.quantiles)
     null_table.cache_clear()
+
+
+def test_the_shipped_file_is_what_the_command_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "simulate", lambda *_: NullTable(np.zeros(1)))
+    wanted = calibration.shipped_with_prior()
+    with resources.files("detectors").joinpath("calibration.npz").open("rb") as file:
+        shipped = np.load(file).files
+    assert {key for key in shipped if key.count("-") > 2} == set(wanted)
 
 
 def test_levels_map_to_themselves() -> None:
