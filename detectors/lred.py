@@ -22,7 +22,8 @@ from torch.nn.functional import one_hot
 from detectors.calibration import SpreadPrior
 from detectors.embeddings import EMBEDDINGS, Embedding
 from detectors.order_statistic import MIN_STATISTICS, OrderStatisticTest, order_statistic_test
-from detectors.search import PatternSearch, Rows, SearchConfig, SearchResult
+from detectors.rows import Rows
+from detectors.search import PatternSearch, SearchConfig, SearchResult
 from detectors.summary import class_statistics, search_notes, shift_notes, smallest_patterns
 from detectors.types import DetectorInput, DetectorResult
 

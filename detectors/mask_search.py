@@ -7,21 +7,19 @@ minimises ``‖m‖₁`` subject to Q_t >= π as in Eqs. 13-15 of the L-RED pape
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from detectors.embeddings.patch import Patch
-from detectors.search import Rows, SearchResult
+from detectors.rows import Rows
+from detectors.search import SearchResult
+from detectors.stamping import Stamping
 from detectors.types import Progress
 from modelaudit.classifier import Classifier
 
 _PATCH = Patch()
-#: Pixel values per forward batch on a CPU, as in :mod:`detectors.search`.
-_VALUES_PER_BATCH = 250_000
 
 
 @dataclass(frozen=True)
@@ -93,14 +91,8 @@ class MaskSearch:
         self, classifier: Classifier, pixels: Tensor, labels: Tensor, config: MaskSearchConfig
     ) -> None:
         self.classifier = classifier
-        self.pixels = pixels.to(classifier.device)
-        self.labels = labels.to(classifier.device)
         self.config = config
-        classes = one_hot(self.labels, classifier.num_classes).float()
-        # [n, K]: row i holds 1/|D_s| for the class s of image i, so that (hits @ this) is q_st.
-        self._share = classes / classes.sum(0).clamp_min(1)
-        scale = 16 if classifier.device.type == "cuda" else 1
-        self._batch = max(1, scale * _VALUES_PER_BATCH // self.pixels[0].numel())
+        self._stamping = Stamping(classifier, pixels, labels, _PATCH)
 
     def run(
         self,
@@ -164,21 +156,12 @@ class MaskSearch:
         """Misclassification fractions q_st ``[R, K]`` and the gradient of the cross-entropy."""
         leaf = theta.clone().requires_grad_()
         q, gradient = torch.zeros_like(weights), torch.zeros_like(theta)
-        for row, image in self._pairs(rows):
-            logits = self.classifier(_PATCH.apply(self.pixels[image], leaf[row]))
-            target = rows.goals[row, self.labels[image]]
-            hit = (logits.detach().argmax(1) == target).float()
-            q.index_add_(0, row, hit[:, None] * self._share[image])
-            log_p = logits.log_softmax(1).gather(1, target[:, None]).squeeze(1)
-            weight = (weights[row] * self._share[image]).sum(1)
-            (part,) = torch.autograd.grad(-(weight * log_p).sum(), leaf)
-            gradient += part
+        for batch in self._stamping.batches(rows):
+            hit, log_p = self._stamping.forward(leaf, rows, batch)
+            self._stamping.add_hits(q, batch, hit)
+            cross_entropy = -self._stamping.objective(weights, batch, log_p)
+            gradient += torch.autograd.grad(cross_entropy, leaf)[0]
         return q, gradient
-
-    def _pairs(self, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
-        """(row, image) index pairs ``[b]``, ``[b]`` of all images of the rows' sources."""
-        row, image = rows.support[:, self.labels].nonzero(as_tuple=True)
-        yield from zip(row.split(self._batch), image.split(self._batch), strict=True)
 
 
 def _pattern(free: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ on some input. That input needs no clean images: it is searched from noise.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -18,12 +17,12 @@ from torch import Tensor
 
 from detectors.calibration import SpreadPrior
 from detectors.lred import PRIOR_WEIGHT
+from detectors.margin import margins
 from detectors.order_statistic import order_statistic_test
+from detectors.stamping import images_per_batch
 from detectors.types import ClassStatistic, DetectorInput, DetectorResult, Progress
 from modelaudit.classifier import Classifier
 
-#: Pixel values per forward batch on a CPU, as in :mod:`detectors.search`.
-_VALUES_PER_BATCH = 250_000
 #: Step of the paper's schedule, times the gradient of the margin (public code).
 _PAPER_STEP = 0.01
 #: How far the steps of the fast schedule move a pixel in total, at most: from anywhere to 0 or 1.
@@ -116,15 +115,13 @@ def largest_margins(
     device, classes = classifier.device, classifier.num_classes
     targets = torch.arange(classes, device=device).repeat_interleave(starts)
     largest = torch.full((len(targets),), -torch.inf, device=device)
-    values = (16 if device.type == "cuda" else 1) * _VALUES_PER_BATCH
-    size = max(1, values // math.prod(classifier.input_shape))
-    done = 0
+    size, done = images_per_batch(classifier), 0
     # All classes and starts are independent; a batch is only what fits the caches. 10,000 inputs
     # of 3x224x224 at once would take 6 GB.
     for target, best in zip(targets.split(size), largest.split(size), strict=True):
         inputs = torch.rand(len(target), *classifier.input_shape, generator=generator).to(device)
         for step in range(steps):
-            margin, gradient = _margin(classifier, inputs, target)
+            margin, gradient = _ascent(classifier, inputs, target)
             best.copy_(torch.maximum(best, margin))  # a view: what is written to it stays
             if paper:
                 move = _PAPER_STEP * gradient
@@ -137,13 +134,10 @@ def largest_margins(
     return largest.view(classes, starts).amax(1).double().cpu()
 
 
-def _margin(classifier: Classifier, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """``logit_t(x) - max_{k≠t} logit_k(x)`` ``[B]`` and its gradient ``[B, C, H, W]``."""
+def _ascent(classifier: Classifier, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The margin of class t over all others ``[B]`` and its gradient ``[B, C, H, W]``."""
     leaf = x.clone().requires_grad_()
-    logits = classifier(leaf)
-    own = logits.gather(1, target[:, None])
-    others = logits.scatter(1, target[:, None], -torch.inf)
-    margin = own.squeeze(1) - others.amax(1)
+    margin = margins(classifier(leaf), target)
     (gradient,) = torch.autograd.grad(margin.sum(), leaf)
     return margin.detach(), gradient
 

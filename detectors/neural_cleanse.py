@@ -20,7 +20,8 @@ from detectors.embeddings import EMBEDDINGS
 from detectors.lred import PRIORS
 from detectors.mask_search import MaskSearch, MaskSearchConfig
 from detectors.order_statistic import order_statistic_test
-from detectors.search import Rows, SearchResult
+from detectors.rows import Rows
+from detectors.search import SearchResult
 from detectors.summary import class_statistics, search_notes, smallest_patterns
 from detectors.types import DetectorInput, DetectorResult
 

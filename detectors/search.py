@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from detectors.embeddings.protocol import Embedding
+from detectors.rows import Rows, broadcastable
+from detectors.stamping import Batch, Stamping, images_in
 from modelaudit.classifier import Classifier
 
-#: Pixel values per forward batch on a CPU: 81 images of 3x32x32. Larger batches leave its caches
-#: (measured on two cores: half the speed with 320 images in a VGG).
-_VALUES_PER_BATCH = 250_000
 #: Pixel values per row for which all intermediate results are kept: 390 images of 3x32x32, about
 #: 3.5 GB with a full-width ResNet-18. A larger row is evaluated twice.
 _VALUES_IN_MEMORY = 1_200_000
@@ -42,63 +40,6 @@ class SearchConfig:
     entropy_weights: bool
     refine: int
     largest: float = math.inf
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What to search for: one row per pattern.
-
-    Attributes:
-        goals: ``[R, K]``: the class that images of each source class are to become.
-        support: ``[R, K]`` bool: the possible source classes of each row.
-    """
-
-    goals: Tensor
-    support: Tensor
-
-    def __len__(self) -> int:
-        return len(self.goals)
-
-    def __getitem__(self, rows: Tensor | slice) -> Rows:
-        return Rows(self.goals[rows], self.support[rows])
-
-    @property
-    def targets(self) -> Tensor:
-        """The putative target class ``[R]``; of a row that shifts all classes by d, d."""
-        return self.goals[:, 0]
-
-    @classmethod
-    def per_target(cls, labels: Tensor, num_classes: int) -> Rows:
-        """One row per class t, all other classes that have images as possible sources (Eq. 3).
-
-        A class is left out if no other class has images.
-        """
-        present = torch.zeros(num_classes, dtype=torch.bool, device=labels.device)
-        present[labels] = True
-        targets = torch.arange(num_classes, device=labels.device)
-        support = present & ~one_hot(targets, num_classes).bool()
-        goals = targets[:, None].expand(-1, num_classes)
-        return cls(goals, support)[support.any(1)]
-
-    @classmethod
-    def per_pair(cls, labels: Tensor, num_classes: int) -> Rows:
-        """One row per class pair (s, t), s the only source (P-RED; Eq. 2)."""
-        rows = cls.per_target(labels, num_classes)
-        row, sources = rows.support.nonzero(as_tuple=True)
-        return cls(rows.goals[row], one_hot(sources, num_classes).bool())
-
-    @classmethod
-    def per_shift(cls, labels: Tensor, num_classes: int) -> Rows:
-        """One row per shift d = 1 ... K - 1: every class s is to become (s + d) mod K."""
-        classes = torch.arange(num_classes, device=labels.device)
-        goals = (classes + classes[1:, None]) % num_classes
-        present = torch.zeros_like(goals, dtype=torch.bool)
-        present[:, labels] = True
-        return cls(goals, present)
-
-    def uniform_weights(self) -> Tensor:
-        """``w⁽⁰⁾`` ``[R, K]``: uniform over the possible sources."""
-        return self.support / self.support.sum(1, keepdim=True).clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -157,16 +98,10 @@ class PatternSearch:
         config: SearchConfig,
     ) -> None:
         self.classifier = classifier
-        self.pixels = pixels.to(classifier.device)
-        self.labels = labels.to(classifier.device)
         self.embedding = embedding
         self.config = config
-        classes = one_hot(self.labels, classifier.num_classes).float()
-        # [n, K]: row i holds 1/|D_s| for the class s of image i, so that (hits @ this) is q_st.
-        self._share = classes / classes.sum(0).clamp_min(1)
-        scale = 16 if classifier.device.type == "cuda" else 1
-        self._batch = max(1, scale * _VALUES_PER_BATCH // self.pixels[0].numel())
-        self._most_kept = max(1, scale * _VALUES_IN_MEMORY // self.pixels[0].numel())
+        self._stamping = Stamping(classifier, pixels, labels, embedding)
+        self._most_kept = images_in(_VALUES_IN_MEMORY, classifier)
         self._progress: Callable[[float], None] = lambda share: None
         self._done = 0.0
 
@@ -199,7 +134,8 @@ class PatternSearch:
             self._done = min(max(1 - len(active) / count, step / self.config.tau_max), 0.99)
             if not len(active):
                 break
-        theta = torch.where(_like(found, theta), self._refine(before, theta, w, rows), theta)
+        refined = self._refine(before, theta, w, rows)
+        theta = torch.where(broadcastable(found, theta), refined, theta)
         size = self.embedding.size(theta)
         size = torch.where(found & (size <= self.config.largest), size, torch.inf)
         result = SearchResult(theta, size, w, self.flips(theta, rows), steps)
@@ -209,10 +145,7 @@ class PatternSearch:
     def flips(self, theta: Tensor, rows: Rows) -> Tensor:
         """Misclassification fractions q_st ``[R, K]`` of patterns ``[R, *]`` (below Eq. 3)."""
         with torch.no_grad():
-            q = torch.zeros(len(theta), self.classifier.num_classes, device=theta.device)
-            for row, image in self._pairs(rows):
-                hit, _ = self._forward(theta, rows, row, image)
-                q.index_add_(0, row, hit[:, None] * self._share[image])
+            q, _ = self._outcomes(theta, rows, self._stamping.batches(rows))
         return q
 
     def _ascend(self, theta: Tensor, gradient: Tensor, stride: Tensor) -> Tensor:
@@ -241,43 +174,44 @@ class PatternSearch:
         """
         w, gradient = w.clone(), torch.zeros_like(theta)
         reached = torch.zeros(len(theta), dtype=torch.bool, device=theta.device)
-        for group in self._groups(rows):
+        for group in self._stamping.groups(rows):
             part = rows[group]
             leaf = theta[group].clone().requires_grad_()
-            batches = list(self._pairs(part))
+            batches = list(self._stamping.batches(part))
             # The weights depend on all of a row's images, and the gradient on the weights.
-            keep = sum(len(image) for _, image in batches) <= self._most_kept
-            q, kept = torch.zeros_like(w[group]), []
-            for row, image in batches:
-                with torch.set_grad_enabled(keep):
-                    hit, log_p = self._forward(leaf, part, row, image)
-                q.index_add_(0, row, hit[:, None] * self._share[image])
-                kept.append(log_p)
+            keep = sum(map(len, batches)) <= self._most_kept
+            with torch.set_grad_enabled(keep):
+                q, kept = self._outcomes(leaf, part, batches)
             done = (w[group] * q).sum(1) >= self.config.pi
             if update and self.config.entropy_weights:
                 w[group] = torch.where(done[:, None], w[group], update_weights(q, w[group], part))
             reached[group] = done
             if done.all():
                 continue
-            for (row, image), log_p in zip(batches, kept, strict=True):
+            for batch, log_p in zip(batches, kept, strict=True):
                 if not keep:
-                    _, log_p = self._forward(leaf, part, row, image)
-                # J_t = Σ_s w_s / |D_s| Σ_x log p(t | m(x; v)), below Eq. 5
-                weight = (w[group][row] * self._share[image]).sum(1)
-                (part_gradient,) = torch.autograd.grad((weight * log_p).sum(), leaf)
-                gradient[group] += part_gradient
+                    _, log_p = self._forward(leaf, part, batch)
+                objective = self._stamping.objective(w[group], batch, log_p)
+                gradient[group] += torch.autograd.grad(objective, leaf)[0]
         return w, gradient, reached
 
-    def _forward(
-        self, theta: Tensor, rows: Rows, row: Tensor, image: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Whether each stamped image is classified as its target (0 or 1), and log p(t | x)."""
-        stamped = self.embedding.apply(self.pixels[image], theta[row])
-        logits = self.classifier(stamped)
-        target = rows.goals[row, self.labels[image]]
-        log_p = logits.log_softmax(1).gather(1, target[:, None]).squeeze(1)
+    def _outcomes(
+        self, theta: Tensor, rows: Rows, batches: Iterable[Batch]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Misclassification fractions q_st ``[R, K]``, and log p(t | x) ``[b]`` of every batch."""
+        q = torch.zeros(len(theta), self.classifier.num_classes, device=theta.device)
+        log_ps = []
+        for batch in batches:
+            hit, log_p = self._forward(theta, rows, batch)
+            self._stamping.add_hits(q, batch, hit)
+            log_ps.append(log_p)
+        return q, log_ps
+
+    def _forward(self, theta: Tensor, rows: Rows, batch: Batch) -> tuple[Tensor, Tensor]:
+        """:meth:`Stamping.forward`, which takes nearly all of the time: progress is told here."""
+        outcome = self._stamping.forward(theta, rows, batch)
         self._progress(self._done)
-        return (logits.detach().argmax(1) == target).float(), log_p
+        return outcome
 
     def _refine(self, before: Tensor, theta: Tensor, w: Tensor, rows: Rows) -> Tensor:
         """Go back along the last step to the boundary Q_t = π, by bisection with fixed weights.
@@ -289,28 +223,7 @@ class PatternSearch:
         high = torch.ones_like(low)
         for _ in range(self.config.refine):
             middle = (low + high) / 2
-            trial = before + _like(middle, theta) * (theta - before)
+            trial = before + broadcastable(middle, theta) * (theta - before)
             enough = (w * self.flips(trial, rows)).sum(1) >= self.config.pi
             high, low = torch.where(enough, middle, high), torch.where(enough, low, middle)
-        return before + _like(high, theta) * (theta - before)
-
-    def _groups(self, rows: Rows) -> Iterator[slice]:
-        """Consecutive rows whose images fit one batch; a larger row is a group of its own."""
-        images = (rows.support.long() @ (self._share > 0).long().sum(0)).tolist()
-        start, total = 0, 0
-        for index, number in enumerate(images):
-            if index > start and total + number > self._batch:
-                yield slice(start, index)
-                start, total = index, 0
-            total += number
-        yield slice(start, len(images))
-
-    def _pairs(self, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
-        """(row, image) index pairs ``[b]``, ``[b]`` of all images of the rows' sources."""
-        row, image = rows.support[:, self.labels].nonzero(as_tuple=True)
-        yield from zip(row.split(self._batch), image.split(self._batch), strict=True)
-
-
-def _like(values: Tensor, theta: Tensor) -> Tensor:
-    """``[R]`` shaped to broadcast against ``[R, *]``."""
-    return values.view(-1, *[1] * (theta.dim() - 1))
+        return before + broadcastable(high, theta) * (theta - before)

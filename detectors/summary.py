@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from detectors.search import Rows, SearchResult
+from detectors.rows import Rows
+from detectors.search import SearchResult
 from detectors.types import ClassStatistic
 
 

@@ -7,10 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from detectors.embeddings.ascent import along_gradient
 from detectors.embeddings.protocol import Embedding
-
-# Below this norm a gradient has no direction; the step is then zero rather than NaN.
-_TINY = 1e-30
 
 
 class Additive(Embedding):
@@ -32,8 +30,7 @@ class Additive(Embedding):
 
     def step(self, theta: Tensor, gradient: Tensor, delta: Tensor) -> Tensor:
         """``v + δ ∇J / ‖∇J‖₂`` (Eq. 5)."""
-        norm = self.size(gradient).clamp_min(_TINY)
-        return theta + (delta / norm).view(-1, 1, 1, 1) * gradient
+        return along_gradient(theta, gradient, delta, self.size(gradient))
 
     def size(self, theta: Tensor) -> Tensor:
         """``‖v‖₂`` over pixels and channels, ``[R]``."""

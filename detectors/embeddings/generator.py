@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectors.embeddings.ascent import along_gradient
 from detectors.embeddings.protocol import Embedding
 
+# Stands for a spread of 0, by which nothing can be divided.
 _TINY = 1e-30
 #: Random filters of the first layer, and the sides of its and of the second layer's kernels.
 FILTERS, FIRST, SECOND = 32, 5, 3
@@ -74,6 +76,10 @@ class Generator(Embedding):
         kept = values > values[-1] * _SMALLEST_SHARE
         return Generator(filters, threshold, (vectors[:, kept] / values[kept].sqrt()).to(pixels))
 
+    def state(self) -> tuple[Tensor, ...]:
+        """Filters, threshold and whitening."""
+        return self._fitted()
+
     def init(self, rows: int, input_shape: tuple[int, int, int]) -> Tensor:
         """``θ = 0`` ``[rows, C, d]``, in whitened coordinates."""
         _, _, whitening = self._fitted()
@@ -99,8 +105,7 @@ class Generator(Embedding):
 
     def step(self, theta: Tensor, gradient: Tensor, delta: Tensor) -> Tensor:
         """``θ + δ ∇J / ‖∇J‖``, as in Eq. 5."""
-        norm = self.size(gradient).clamp_min(_TINY)
-        return theta + (delta / norm).view(-1, 1, 1) * gradient
+        return along_gradient(theta, gradient, delta, self.size(gradient))
 
     def size(self, theta: Tensor) -> Tensor:
         """``‖θ‖₂ / √C``, the root mean square of g(x), ``[R]``."""

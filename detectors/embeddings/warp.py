@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detectors.embeddings.ascent import along_gradient
 from detectors.embeddings.protocol import Embedding
-
-_TINY = 1e-30
 
 
 class Warp(Embedding):
@@ -58,8 +57,7 @@ class Warp(Embedding):
 
     def step(self, theta: Tensor, gradient: Tensor, delta: Tensor) -> Tensor:
         """``θ + δ ∇J / ‖∇J‖₂``, as in Eq. 5."""
-        norm = self.size(gradient).clamp_min(_TINY)
-        return theta + (delta / norm).view(-1, 1, 1, 1) * gradient
+        return along_gradient(theta, gradient, delta, self.size(gradient))
 
     def size(self, theta: Tensor) -> Tensor:
         """``‖θ‖₂``, the root mean square displacement, ``[R]``."""

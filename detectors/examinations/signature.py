@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from detectors.finding import Finding
+from detectors.margin import margins
 from modelaudit.classifier import Classifier
 from modelaudit.features import batch_size
 
@@ -60,12 +61,7 @@ def margin_drop(
     for chunk in images.split(batch_size(images)):
         pixels = chunk.to(classifier.device)
         before, after = classifier(pixels), classifier(without(pixels))
-        drops.append((_lead(before, target) - _lead(after, target)).cpu())
+        targets = torch.full((len(pixels),), target, device=pixels.device)
+        drops.append((margins(before, targets) - margins(after, targets)).cpu())
         classes.append(before.argmax(1).cpu())
     return torch.cat(drops), torch.cat(classes)
-
-
-def _lead(logits: Tensor, target: int) -> Tensor:
-    others = logits.clone()
-    others[:, target] = -torch.inf
-    return logits[:, target] - others.amax(1)

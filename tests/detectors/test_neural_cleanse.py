@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from detectors import registry
 from detectors.mask_search import MaskSearch, MaskSearchConfig
 from detectors.neural_cleanse import NeuralCleanse, mad_outlier
-from detectors.search import Rows
+from detectors.rows import Rows
 from detectors.types import DetectorInput
 from modelaudit.classifier import Classifier
 from tests.detectors.bundled import bundled_input
@@ -81,7 +81,7 @@ def test_a_row_does_not_depend_on_how_the_images_are_batched(
     config = MaskSearchConfig(0.99, 20, 0.3, 0.2, 1e-3, 1.5, 2, 10)
     sizes = []
     for batch in (1000, 3):
-        monkeypatch.setattr("detectors.mask_search._VALUES_PER_BATCH", batch * SIDE**2)
+        monkeypatch.setattr("detectors.stamping.VALUES_PER_BATCH", batch * SIDE**2)
         search = MaskSearch(data.classifier, data.pixels, data.labels, config)
         found = search.run(rows, rows.uniform_weights(), torch.Generator().manual_seed(0))
         sizes.append(found.size)

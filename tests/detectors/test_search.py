@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detectors import search
+from detectors import search, stamping
 from detectors.embeddings import EMBEDDINGS
 from detectors.lred import LRed
-from detectors.search import PatternSearch, Rows, SearchConfig, update_weights
+from detectors.rows import Rows
+from detectors.search import PatternSearch, SearchConfig, update_weights
 from detectors.types import DetectorInput
 from modelaudit.classifier import Classifier
 from tests.detectors.models import SIDE, Linear, Planted, linear_input, orthonormal_rows
@@ -142,7 +143,7 @@ def test_paper_schedule_is_algorithm_1(
     monkeypatch: pytest.MonkeyPatch, batch: int, memory: int
 ) -> None:
     """Also when a row needs several batches, and when it does not fit the memory."""
-    monkeypatch.setattr(search, "_VALUES_PER_BATCH", batch * SIDE * SIDE)
+    monkeypatch.setattr(stamping, "VALUES_PER_BATCH", batch * SIDE * SIDE)
     monkeypatch.setattr(search, "_VALUES_IN_MEMORY", memory * SIDE * SIDE)
     generator = torch.Generator().manual_seed(3)
     data = linear_input(orthonormal_rows(4), beta=0.5, per_class=3)
@@ -212,12 +213,6 @@ def test_image_passes_are_counted() -> None:
     assert data.classifier.forwards == 24 * 4
     assert data.classifier.backwards == 24 * 3
     assert data.classifier.image_passes == (24 * 4 + 24 * 3) / 2
-
-
-def test_a_shift_moves_every_class_to_the_one_after_it() -> None:
-    rows = Rows.per_shift(torch.tensor([0, 1, 1, 3]), 4)
-    assert rows.goals.tolist() == [[1, 2, 3, 0], [2, 3, 0, 1], [3, 0, 1, 2]]
-    assert rows.support.tolist() == [[True, True, False, True]] * 3
 
 
 def test_a_row_is_given_up_at_the_largest_size() -> None:
