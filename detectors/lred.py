@@ -17,12 +17,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from detectors.calibration import SpreadPrior
 from detectors.embeddings import EMBEDDINGS, Embedding
 from detectors.order_statistic import MIN_STATISTICS, OrderStatisticTest, order_statistic_test
-from detectors.rows import Rows
+from detectors.rows import Rows, first_of_each_class
 from detectors.search import PatternSearch, SearchConfig, SearchResult
 from detectors.summary import class_statistics, search_notes, shift_notes, smallest_patterns
 from detectors.types import DetectorInput, DetectorResult
@@ -32,6 +31,7 @@ _ROWS: Mapping[str, Callable[[Tensor, int], Rows]] = {
     "pairs": Rows.per_pair,
     "all-to-all": Rows.per_shift,
 }
+_NOT_NEGATIVE = ("delta", "growth", "refine", "tau_max", "per_class", "full_classes", "largest")
 #: Observations that the embedding's typical spread counts as. In clean models the shapes vary
 #: less than this allows for (fixtures/results/spread.md).
 PRIOR_WEIGHT = 10.0
@@ -68,6 +68,10 @@ class LRed:
             100,000 (paper).
         per_class: at most so many images of each class are used; 0 means all. Where every class
             counts at once, as in ``all-to-all``, fewer of each are enough.
+        full_classes: a pattern is searched with at most as many images as so many classes have. Of
+            more classes each gives fewer images, and at last only a random part of the classes
+            gives one, another part for every target: the cost of a scan then grows with K instead
+            of K². 0 means no limit, as in the paper.
         largest: size beyond which a pattern is given up; 0 means the default: none, or, for
             ``all-to-all``, the embedding's own. Most clean models have no pattern of any size that
             shifts all classes.
@@ -86,6 +90,7 @@ class LRed:
     refine: int = 4
     tau_max: int = 0
     per_class: int = 0
+    full_classes: int = 12
     largest: float = 0.0
     prior: bool = True
 
@@ -95,7 +100,7 @@ class LRed:
             raise ValueError(f"embedding is {self.embedding!r}; it must be one of: {known}")
         if not 0 < self.pi < 1:
             raise ValueError(f"pi is {self.pi}; it must lie between 0 and 1")
-        for setting in ("delta", "growth", "refine", "tau_max", "per_class", "largest"):
+        for setting in _NOT_NEGATIVE:
             value = getattr(self, setting)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{setting} is {value}; it must be finite and not negative")
@@ -104,10 +109,10 @@ class LRed:
         """Estimate a pattern per putative target and test the smallest."""
         start, passes = time.perf_counter(), data.classifier.image_passes
         device, num_classes = data.classifier.device, data.classifier.num_classes
-        chosen = _first_of_each_class(data.labels, self.per_class or len(data.labels))
-        pixels, labels = data.pixels[chosen].to(device), data.labels[chosen].to(device)
+        pixels, labels = data.pixels.to(device), data.labels.to(device)
+        chosen, rows = self.searched(labels, num_classes, data.generator)
+        pixels, labels = pixels[chosen], labels[chosen]
         embedding = EMBEDDINGS[self.embedding].fit(pixels, data.generator)
-        rows = _ROWS[self.sources](labels, num_classes)
         config = self._search_config(data.classifier.input_shape)
         search = PatternSearch(data.classifier, pixels, labels, embedding, config)
         found = search.run(rows, data.progress)
@@ -138,8 +143,22 @@ class LRed:
             applicable=self.sources != "all-to-all" or len(rows) >= MIN_STATISTICS,
             critical=test.critical,
             stamp=embedding.apply,
-            searched=chosen,
+            searched=chosen.cpu(),
         )
+
+    def searched(
+        self, labels: Tensor, num_classes: int, generator: torch.Generator
+    ) -> tuple[Tensor, Rows]:
+        """Which of the images with these classes ``[n]`` the search uses ``[n]``, and for what."""
+        each = int(labels.bincount().max())
+        each = min(self.per_class or each, each)
+        most = num_classes
+        if self.full_classes and self.sources != "pairs":  # a pair has the images of one class
+            images = self.full_classes * each
+            each = min(each, max(1, images // len(labels.unique())))
+            most = images // each
+        chosen = first_of_each_class(labels, each)
+        return chosen, _ROWS[self.sources](labels[chosen], num_classes).thinned(most, generator)
 
     def _test(
         self, found: SearchResult, rows: Rows, embedding: Embedding, config: SearchConfig
@@ -182,9 +201,3 @@ class LRed:
             refine=0 if paper else self.refine,
             largest=self.largest or default_largest,
         )
-
-
-def _first_of_each_class(labels: Tensor, number: int) -> Tensor:
-    """Mask ``[n]`` of the first ``number`` images of every class."""
-    before = one_hot(labels).cumsum(0).gather(1, labels[:, None]).squeeze(1)
-    return before <= number

@@ -61,9 +61,23 @@ class Rows:
         present[:, labels] = True
         return cls(goals, present)
 
+    def thinned(self, most: int, generator: torch.Generator) -> Rows:
+        """The rows with at most ``most`` possible sources each, a random choice for every row."""
+        if (self.support.sum(1) <= most).all():
+            return self
+        order = torch.rand(self.support.shape, generator=generator).to(self.support.device)
+        rank = order.masked_fill(~self.support, torch.inf).argsort(1).argsort(1)
+        return Rows(self.goals, self.support & (rank < most))
+
     def uniform_weights(self) -> Tensor:
         """``w⁽⁰⁾`` ``[R, K]``: uniform over the possible sources."""
         return self.support / self.support.sum(1, keepdim=True).clamp_min(1)
+
+
+def first_of_each_class(labels: Tensor, number: int) -> Tensor:
+    """Mask ``[n]`` of the first ``number`` images of every class."""
+    before = one_hot(labels).cumsum(0).gather(1, labels[:, None]).squeeze(1)
+    return before <= number
 
 
 def broadcastable(values: Tensor, theta: Tensor) -> Tensor:

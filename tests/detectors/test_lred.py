@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -150,3 +152,26 @@ def test_settings_from_text() -> None:
 def test_bad_settings_say_what_would_fit(name: str, settings: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         registry.build(name, settings)
+
+
+@pytest.mark.parametrize(
+    ("classes", "settings", "images", "sources"),
+    [
+        (10, {}, 80, 9),
+        (12, {}, 96, 11),
+        (43, {}, 86, 42),
+        (200, {}, 200, 96),
+        (43, {"full_classes": 0}, 344, 42),
+        (43, {"sources": "pairs"}, 344, 1),
+        (10, {"sources": "all-to-all", "per_class": 4}, 40, 10),
+        (43, {"sources": "all-to-all", "per_class": 4}, 43, 43),
+    ],
+)
+def test_many_classes_give_fewer_images_each(
+    classes: int, settings: dict[str, Any], images: int, sources: int
+) -> None:
+    """Eight images per class; a pattern sees no more than those of twelve classes."""
+    labels = torch.arange(classes).repeat_interleave(8)
+    chosen, rows = LRed(**settings).searched(labels, classes, torch.Generator())
+    assert int(chosen.sum()) == images
+    assert rows.support.sum(1).unique().tolist() == [sources]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from detectors.rows import Rows, broadcastable
+from detectors.rows import Rows, broadcastable, first_of_each_class
 
 LABELS = torch.tensor([0, 1, 1, 3])  # there is no image of class 2
 
@@ -45,3 +45,18 @@ def test_a_value_per_row_fits_patterns_of_any_shape() -> None:
         product = broadcastable(values, torch.ones(shape)) * torch.ones(shape)
         assert product[0].unique().tolist() == [1]
         assert product[1].unique().tolist() == [2]
+
+
+def test_thinned_rows_keep_a_random_part_of_their_own_sources() -> None:
+    rows = Rows.per_target(torch.arange(30), 30)
+    thin = rows.thinned(6, torch.Generator().manual_seed(0))
+    assert (thin.support.sum(1) == 6).all()
+    assert not (thin.support & ~rows.support).any()
+    assert (thin.goals == rows.goals).all()
+    assert thin.support.any(0).all()  # every class is a source of some row
+    assert rows.thinned(29, torch.Generator()) is rows
+
+
+def test_the_first_images_of_each_class() -> None:
+    labels = torch.tensor([2, 0, 2, 0, 2, 1])
+    assert first_of_each_class(labels, 2).tolist() == [True, True, True, True, False, True]
