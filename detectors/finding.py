@@ -17,11 +17,11 @@ _AT_ONCE = 32  # images
 
 @dataclass(frozen=True)
 class Finding:
-    """A putative backdoor: one target class and the pattern that leads there.
+    """A putative backdoor: one target class, or one shift of all, and the pattern that leads there.
 
     Attributes:
         detector: registered name of the detector that found it.
-        target: class index.
+        target: class index; of an all-to-all attack the shift.
         sources: the source classes that the pattern was found for, the heaviest first.
         size: the pattern's size in ``unit``.
         unit: of the size.
@@ -49,18 +49,19 @@ class Finding:
 
 
 def finding_of(result: DetectorResult) -> Finding | None:
-    """The most suspicious target's pattern; ``None`` where the detector has none."""
-    if result.target is None or result.stamp is None or result.target not in result.patterns:
+    """The most suspicious target's (or shift's) pattern; ``None`` where there is none."""
+    target = result.suspicious_entry
+    if target is None or result.stamp is None or target not in result.patterns:
         return None
     heaviest = max(result.sources.values(), default=0.0)
     sources = sorted(result.sources, key=lambda s: (-result.sources[s], s))
-    size = next((c.size for c in result.classes if c.target == result.target), None)
+    size = next((c.size for c in result.classes if c.target == target), None)
     return Finding(
         detector=result.detector,
-        target=result.target,
+        target=target,
         sources=tuple(s for s in sources if result.sources[s] >= SOURCE_SHARE * heaviest),
         size=size,
         unit=result.unit,
-        theta=result.patterns[result.target],
+        theta=result.patterns[target],
         stamp=result.stamp,
     )

@@ -23,7 +23,8 @@ class DetectorInput:
         pixels: clean images ``[n, C, H, W]`` in [0, 1].
         labels: their classes ``[n]``, int64.
         generator: the one source of randomness, seeded.
-        progress: called with the share of the work done, in [0, 1].
+        progress: called with the share of the work done, in [0, 1]; it may end the detector by an
+            exception.
     """
 
     classifier: Classifier
@@ -68,7 +69,7 @@ class DetectorResult:
         sources: source class -> weight for that target.
         classes: one entry per putative target (or class pair).
         unit: of the sizes.
-        patterns: target class -> pattern, tensors for pictures; not in reports.
+        patterns: target class (or shift) -> pattern, tensors for pictures; not in reports.
         image_passes: cost; see ``Classifier.image_passes``.
         seconds: wall-clock time.
         null: parameters of the fitted null, for pictures.
@@ -113,6 +114,11 @@ class DetectorResult:
         if self.shift is not None:
             return tuple(range(len(self.classes) + 1))
         return () if self.target is None else (self.target,)
+
+    @property
+    def suspicious_entry(self) -> int | None:
+        """The ``target`` of the most suspicious of ``classes``: a class, or a shift."""
+        return self.target if self.shift is None else self.shift
 
 
 class Detector(Protocol):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from detectors.finding import finding_of
 from detectors.types import DetectorResult
-from modelaudit.findings import pattern_of, searched_images, stamp_sources, unseen
+from modelaudit.findings import searched_images, stamp_sources, unseen
 from modelaudit.suspect import Suspect
 
 #: Fewer images than this cannot speak against a finding.
@@ -33,7 +34,7 @@ def confirmed(
 
 
 def _confirm(result: DetectorResult, suspect: Suspect) -> DetectorResult:
-    finding = pattern_of(result)
+    finding = finding_of(result)
     if finding is None:
         return result
     used = searched_images(suspect, result)

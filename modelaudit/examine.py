@@ -15,10 +15,12 @@ from detectors.examinations import (
     ExaminationInput,
     Examiner,
     Labelled,
+    examined,
     skipped,
 )
 from detectors.finding import Finding, finding_of
 from detectors.types import DetectorResult
+from modelaudit.conditions import Stopped
 from modelaudit.errors import UsageError
 from modelaudit.examination_report import ExaminationReport
 from modelaudit.findings import unseen
@@ -54,12 +56,15 @@ def asked_examinations(options: ScanOptions) -> tuple[str, ...]:
 
 
 def rejecting_findings(
-    results: Sequence[DetectorResult], decision: Decision, alpha: float
+    results: Sequence[DetectorResult], decision: Decision
 ) -> tuple[Finding, ...]:
-    """The patterns of the detectors that found a backdoor, the surest first."""
-    order = sorted((p, i) for i, p in enumerate(decision.p_holm) if p is not None and p < alpha)
-    found = (finding_of(results[index]) for _, index in order)
-    return tuple(finding for finding in found if finding is not None)
+    """The patterns for one target class of the detectors that found a backdoor, the surest first.
+
+    Examinations and screening compare with one class; a pattern of an all-to-all attack has none.
+    """
+    found = (results[index] for _, index in decision.found)
+    patterns = (finding_of(result) for result in found if result.shift is None)
+    return tuple(pattern for pattern in patterns if pattern is not None)
 
 
 def examine(
@@ -74,14 +79,18 @@ def examine(
 
     Args:
         hindered: whether preflight says that looking at the model would prove nothing.
+        progress: may raise :class:`Stopped`; what has not been done then is skipped.
     """
     budget = UNASKED_SHARE * suspect.classifier.image_passes
     asked = asked_examinations(options)
     if hindered:
         return tuple(skipped(EXAMINATIONS[name].config(), _HINDERED) for name in asked)
+    examiners = tuple(_examiners(asked, finding))
+    if not examiners:
+        return ()
     data = _input(suspect, given, finding)
     done = []
-    for name, examiner in _examiners(asked, finding):
+    for name, examiner in examiners:
         data = replace(
             data,
             generator=torch.Generator().manual_seed(options.seed),
@@ -95,7 +104,11 @@ def examine(
             )
             done.append(skipped(examiner, reason))
             continue
-        done.append(examiner(data))
+        try:
+            progress(f"examining: {name}", 0.0)
+            done.append(examined(examiner, data))
+        except Stopped as stop:
+            done.append(skipped(examiner, stop.reason))
         budget -= 0 if name in asked else done[-1].image_passes
     return tuple(done)
 
@@ -143,7 +156,6 @@ def _input(suspect: Suspect, given: Given, finding: Finding | None) -> Examinati
 
 
 def _reporter(progress: StageProgress, stage: str) -> Callable[[float], None]:
-    progress(stage, 0.0)
     return lambda share: progress(stage, share)
 
 

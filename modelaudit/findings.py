@@ -34,29 +34,21 @@ _NO_HELD_OUT = (
 
 
 def explain(
-    results: Sequence[DetectorResult], decision: Decision, alpha: float, suspect: Suspect
+    results: Sequence[DetectorResult], decision: Decision, suspect: Suspect
 ) -> tuple[FindingReport, ...]:
     """One report per target class (and one of all-to-all attacks), the surest first.
 
     Each is of the surest detector that found this target and has a pattern to show.
     """
-    rejecting = sorted((p, i) for i, p in enumerate(decision.p_holm) if p is not None and p < alpha)
     found: dict[int | None, list[tuple[DetectorResult, float]]] = {}
-    for p, index in rejecting:
+    for p, index in decision.found:
         found.setdefault(results[index].target, []).append((results[index], p))
     reports: list[FindingReport] = []
     for same in found.values():
-        result, p = next((one for one in same if pattern_of(one[0])), same[0])
+        result, p = next((one for one in same if finding_of(one[0])), same[0])
         largest = SMALLER_PICTURE if reports else LARGEST_PICTURE
         reports.append(_explained(result, p, suspect, largest))
     return tuple(reports)
-
-
-def pattern_of(result: DetectorResult) -> Finding | None:
-    """The pattern of a result; all-to-all detectors file theirs under the shift."""
-    if result.shift is None:
-        return finding_of(result)
-    return finding_of(replace(result, target=result.shift, shift=None))
 
 
 @dataclass(frozen=True)
@@ -99,7 +91,7 @@ def _explained(result: DetectorResult, p: float, suspect: Suspect, largest: int)
         unit=result.unit,
         note=f"{result.detector} judges without a pattern that could be shown",
     )
-    finding = pattern_of(result)
+    finding = finding_of(result)
     if finding is None:
         return report
     used = searched_images(suspect, result)

@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from modelaudit.evidence import Target
 from modelaudit.plain import to_plain
 from modelaudit.report import Report
+from modelaudit.schemas import shipped_schema
 
 #: As for :data:`modelaudit.report.SCHEMA_VERSION`.
 SCREEN_SCHEMA_VERSION = "1.0"
@@ -103,6 +102,4 @@ class ScreenReport:
 
 def screen_schema() -> dict[str, Any]:
     """The JSON Schema of :meth:`ScreenReport.to_dict`; ``scan`` in it is a report of its own."""
-    text = resources.files("modelaudit").joinpath("screen.schema.json").read_text("utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+    return shipped_schema("screen")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from detectors import registry
 from detectors.embeddings import EMBEDDINGS
@@ -25,7 +26,7 @@ def looked_for(results: Sequence[DetectorResult], alpha: float) -> tuple[LookedF
         entries.append(
             LookedFor(
                 detector=result.detector,
-                sees=_sees(result),
+                sees=what_it_sees(result.detector, result.settings),
                 level=level,
                 statistic=statistic,
                 size=1 / statistic if statistic and reciprocal else None,
@@ -48,15 +49,18 @@ def _critical(result: DetectorResult, level: float) -> float | None:
     statistic = result.critical(level) if result.critical else None
     if statistic is None:
         return None
-    suspicious = result.target if result.shift is None else result.shift
+    suspicious = result.suspicious_entry
     others = (one.statistic for one in result.classes if one.target != suspicious)
     return max(statistic, *others)
 
 
-def _sees(result: DetectorResult) -> str:
-    embedding = EMBEDDINGS.get(str(result.settings.get("embedding")))
+def what_it_sees(detector: str, settings: Mapping[str, Any]) -> str:
+    """The attacks that a detector with these settings is for, in a few words."""
+    embedding = EMBEDDINGS.get(str(settings.get("embedding")))
     if embedding is not None:
-        all_to_all = result.settings.get("sources") == "all-to-all"
+        all_to_all = settings.get("sources") == "all-to-all"
         return f"all-to-all attacks: {embedding.sees}" if all_to_all else embedding.sees
-    entry = registry.REGISTRY.get(result.detector)
-    return entry.summary if entry else result.detector
+    try:
+        return registry.find(detector).summary
+    except ValueError:  # not registered
+        return detector

@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 import torch
 
-from detectors.examinations import ExaminationInput, Labelled
+from detectors.examinations import ExaminationInput, Labelled, examined
 from detectors.examinations.spectral import SpectralSignatures
 from detectors.examinations.strip import Strip
-from modelaudit import examine, given, scan
+from modelaudit import examine, given, scanning
 from modelaudit.errors import ImagesError, UsageError
 from modelaudit.formats.text import render_text
 from modelaudit.options import ScanOptions
@@ -30,12 +30,12 @@ CHEAP = ["latent-view", "fine-pruning", "strip"]
 
 
 @cache
-def scanned(model: str, **options: Any) -> scan.ScanResult:
+def scanned(model: str, **options: Any) -> scanning.ScanResult:
     """A scan with four images per class, which holds four back."""
     chosen = ScanOptions(
         BUNDLED / model, IMAGES, detectors=("l-red",), images_per_class=4, **options
     )
-    return scan.scan(chosen)
+    return scanning.scan(chosen)
 
 
 def short(model: str = "clean.onnx", **options: Any) -> Report:
@@ -43,7 +43,7 @@ def short(model: str = "clean.onnx", **options: Any) -> Report:
     chosen = ScanOptions(
         BUNDLED / model, IMAGES, detectors=("l-red",), settings=SHORT, images_per_class=2, **options
     )
-    return scan.scan(chosen).report
+    return scanning.scan(chosen).report
 
 
 def test_after_a_finding_the_cheap_ones_run_unasked_within_the_budget() -> None:
@@ -85,11 +85,12 @@ def test_all_of_them_are_asked_for() -> None:
     assert pictures["heatmaps"].shape[0] == pictures["stamped"].shape[0] > 0
 
 
-def len_clean(result: scan.ScanResult) -> int:
+def len_clean(result: scanning.ScanResult) -> int:
     return min(100, len(result.suspect.chosen))
 
 
-def test_without_a_finding_nothing_runs_unasked() -> None:
+def test_without_a_finding_nothing_runs_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "unseen", None)  # nor are images gathered for it
     assert short().examinations == ()
 
 
@@ -142,7 +143,7 @@ def test_triggered_inputs_have_less_entropy_in_the_backdoored_model_than_in_a_cl
         suspect = prepared(model)
         chosen = suspect.chosen
         data = examinable(suspect, suspects=trigger("global", chosen.pixels[chosen.labels != 7]))
-        aucs.append(Strip(superpositions=32)(data).numbers["suspects"]["auc"])
+        aucs.append(examined(Strip(superpositions=32), data).numbers["suspects"]["auc"])
     assert aucs[0] > aucs[1] + 0.05
 
 
@@ -158,7 +159,7 @@ def test_poisoned_training_images_stick_out_in_the_backdoored_model() -> None:
         tuple(["clean"] * len(own) + ["poisoned"] * len(others)),
     )
     data = examinable(suspect, train=train)
-    spectral = SpectralSignatures(epsilon=0.15, least=8)(data).numbers["classes"]["7"]
+    spectral = examined(SpectralSignatures(epsilon=0.15, least=8), data).numbers["classes"]["7"]
     assert set(spectral["removed"]) == {"poisoned"}
 
 

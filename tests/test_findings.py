@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from detectors.finding import finding_of
 from detectors.types import ClassStatistic, DetectorResult
 from modelaudit.classifier import Classifier
 from modelaudit.counting import Count
+from modelaudit.examine import rejecting_findings
 from modelaudit.findings import explain
 from modelaudit.fitting import Fit
 from modelaudit.images import CleanImages, select
@@ -72,7 +74,7 @@ def result(
 
 
 def explained(*results: DetectorResult, chosen: list[int] = CHOSEN) -> Any:
-    return explain(results, decide(results, [], 0.05), 0.05, suspect(chosen))
+    return explain(results, decide(results, [], 0.05), suspect(chosen))
 
 
 def test_flips_are_counted_on_the_sources_images_only() -> None:
@@ -113,7 +115,7 @@ def test_an_image_with_the_bytes_of_a_used_one_is_not_held_out() -> None:
     pool = CleanImages(**{**vars(known.pool), "digests": twins})
     known = Suspect(**{**vars(known), "fit": Fit(pool, known.fit.choice, {}, ())})
     one = result()
-    (finding,) = explain([one], decide([one], [], 0.05), 0.05, known)
+    (finding,) = explain([one], decide([one], [], 0.05), known)
     assert finding.held_out is not None
     assert finding.held_out.images == 2
 
@@ -147,6 +149,17 @@ def test_all_to_all_every_class_becomes_another() -> None:
     assert (finding.searched.flips, finding.searched.images) == (2, 4)
     assert (finding.held_out.flips, finding.held_out.images) == (3, 3)
     assert "class 1 (one)" in finding.pictures[1].caption
+
+
+def test_a_pattern_for_all_classes_is_not_examined_as_one_for_a_single_class() -> None:
+    """Also where its shift is a class that another detector has found."""
+    sure = result("all", 0.0001, target=None, shift=3)
+    found = [result("none", 0.5), result("one", target=3), sure, result("blind", stamp=None)]
+    pattern = finding_of(sure)
+    assert pattern is not None
+    assert (pattern.detector, pattern.target) == ("all", 3)
+    examined = rejecting_findings(found, decide(found, [], 0.05))
+    assert [(one.detector, one.target) for one in examined] == [("one", 3)]
 
 
 def test_a_pattern_that_is_no_image_is_shown_on_a_grid() -> None:

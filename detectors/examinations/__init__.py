@@ -7,6 +7,7 @@ from detectors.examinations.types import (
     ExaminationInput,
     Examiner,
     Labelled,
+    examined,
     skipped,
 )
 
@@ -16,5 +17,6 @@ __all__ = [
     "ExaminationInput",
     "Examiner",
     "Labelled",
+    "examined",
     "skipped",
 ]

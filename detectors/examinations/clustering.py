@@ -20,7 +20,7 @@ from detectors.examinations.training import (
     training_passes,
     two_means,
 )
-from detectors.examinations.types import Examination, ExaminationInput, Observation, examined
+from detectors.examinations.types import ExaminationInput, Observation
 
 _TINY = 1e-9  # share of the largest singular value below which a direction is rounding
 
@@ -61,15 +61,12 @@ class ActivationClustering:
         "and attacks whose poisoned images are not among those given"
     )
 
-    def __call__(self, data: ExaminationInput) -> Examination:
-        """Cluster the training images class by class."""
-        return examined(self, data, lambda: self._look(data))
-
     def cost(self, data: ExaminationInput) -> float:
         """As in :class:`Examiner`."""
         return training_passes(data)
 
-    def _look(self, data: ExaminationInput) -> Observation:
+    def look(self, data: ExaminationInput) -> Observation:
+        """Cluster the training images class by class."""
         train, features = training_features(data)
         classes: dict[str, Any] = {}
         for label, places in by_class(train, self.least):

@@ -14,13 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from detectors.examinations.types import (
-    Examination,
-    ExaminationInput,
-    Observation,
-    examined,
-    rounded,
-)
+from detectors.examinations.types import ExaminationInput, Observation, rounded
 from modelaudit.features import penultimate
 
 _POINTS = 21
@@ -87,15 +81,12 @@ class FinePruning:
         "the pruning says nothing for the model"
     )
 
-    def __call__(self, data: ExaminationInput) -> Examination:
-        """Measure the curve."""
-        return examined(self, data, lambda: self._look(data))
-
     def cost(self, data: ExaminationInput) -> float:
         """As in :class:`Examiner`."""
         return data.clean_count(_MOST)  # one forward pass of all, and one of the stamped ones
 
-    def _look(self, data: ExaminationInput) -> Observation:
+    def look(self, data: ExaminationInput) -> Observation:
+        """Measure the curve."""
         finding, victims = data.require_finding(), data.victims(_MOST)
         clean = data.some_clean(_MOST)
         stamped = finding.stamped(victims.pixels)

@@ -13,13 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detectors.examinations.types import (
-    Examination,
-    ExaminationInput,
-    Observation,
-    Skipped,
-    examined,
-)
+from detectors.examinations.types import ExaminationInput, Observation, Skipped
 from modelaudit.classifier import Classifier
 from modelaudit.spatial_map import last_spatial_map
 
@@ -60,15 +54,12 @@ class GradCam:
         "front of the attention and says little"
     )
 
-    def __call__(self, data: ExaminationInput) -> Examination:
-        """Draw the pictures: ``heatmaps`` ``[n, H, W]`` of ``stamped`` ``[n, C, H, W]``."""
-        return examined(self, data, lambda: self._look(data))
-
     def cost(self, data: ExaminationInput) -> float:
         """As in :class:`Examiner`."""
         return _MOST / 2 + self.images
 
-    def _look(self, data: ExaminationInput) -> Observation:
+    def look(self, data: ExaminationInput) -> Observation:
+        """Draw the pictures: ``heatmaps`` ``[n, H, W]`` of ``stamped`` ``[n, C, H, W]``."""
         finding, victims = data.require_finding(), data.victims(_MOST)
         stamped = finding.stamped(victims.pixels)
         flipped = data.classifier.predict(stamped) == finding.target

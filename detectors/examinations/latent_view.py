@@ -16,13 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from detectors.examinations.types import (
-    Examination,
-    ExaminationInput,
-    Observation,
-    Skipped,
-    examined,
-)
+from detectors.examinations.types import ExaminationInput, Observation, Skipped
 from detectors.transport import sliced_wasserstein
 from modelaudit.features import penultimate
 
@@ -76,15 +70,12 @@ class LatentView:
         "see this one; with few images of the target class the distances are too large"
     )
 
-    def __call__(self, data: ExaminationInput) -> Examination:
-        """Measure the distances."""
-        return examined(self, data, lambda: self._look(data))
-
     def cost(self, data: ExaminationInput) -> float:
         """As in :class:`Examiner`."""
         return 1.5 * data.clean_count(_MOST)
 
-    def _look(self, data: ExaminationInput) -> Observation:
+    def look(self, data: ExaminationInput) -> Observation:
+        """Measure the distances."""
         finding, victims = data.require_finding(), data.victims(_MOST)
         clean = data.some_clean(_MOST, of_class=finding.target)
         stamped = finding.stamped(victims.pixels)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from detectors.examinations.training import by_class, listed, training_features, training_passes
-from detectors.examinations.types import Examination, ExaminationInput, Observation, examined
+from detectors.examinations.types import ExaminationInput, Observation
 
 _TINY = 1e-12
 
@@ -46,15 +46,12 @@ class SpectralSignatures:
         "poisoned images are not among those given; it names outliers of clean classes too"
     )
 
-    def __call__(self, data: ExaminationInput) -> Examination:
-        """Score the training images class by class."""
-        return examined(self, data, lambda: self._look(data))
-
     def cost(self, data: ExaminationInput) -> float:
         """As in :class:`Examiner`."""
         return training_passes(data)
 
-    def _look(self, data: ExaminationInput) -> Observation:
+    def look(self, data: ExaminationInput) -> Observation:
+        """Score the training images class by class."""
         train, features = training_features(data)
         classes: dict[str, Any] = {}
         for label, members in by_class(train, self.least):

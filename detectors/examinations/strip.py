@@ -16,14 +16,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from detectors.examinations.types import (
-    Examination,
-    ExaminationInput,
-    Observation,
-    Skipped,
-    examined,
-    rounded,
-)
+from detectors.examinations.types import ExaminationInput, Observation, Skipped, rounded
 from modelaudit.classifier import Classifier
 from modelaudit.features import batch_size
 
@@ -103,17 +96,14 @@ class Strip:
         "is covered sooner than the attacker's own"
     )
 
-    def __call__(self, data: ExaminationInput) -> Examination:
-        """Judge what there is to judge."""
-        return examined(self, data, lambda: self._look(data))
-
     def cost(self, data: ExaminationInput) -> float:
         """As in :class:`Examiner`."""
         suspects = 0 if data.suspects is None else len(data.suspects)
         judged = suspects + (2 if data.finding else 1) * data.clean_count(self.most)
         return judged * min(self.superpositions, len(data.clean)) / 2
 
-    def _look(self, data: ExaminationInput) -> Observation:
+    def look(self, data: ExaminationInput) -> Observation:
+        """Judge what there is to judge."""
         judged = self._inputs(data)
         if len(data.clean) < _LEAST_CLEAN:
             raise Skipped(f"it needs at least {_LEAST_CLEAN} clean images for its threshold")

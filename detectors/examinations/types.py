@@ -156,28 +156,30 @@ class Examination:
 
 
 class Examiner(Protocol):
-    """An examination with its settings applied; calling it does it."""
+    """An examination with its settings applied; :func:`examined` does it."""
 
     name: ClassVar[str]
     cannot_see: ClassVar[str]
-
-    def __call__(self, data: ExaminationInput) -> Examination:
-        """Do it; what is missing makes a skipped examination, not an exception."""
-        ...
 
     def cost(self, data: ExaminationInput) -> float:
         """Image-passes that it would take, at most."""
         ...
 
+    def look(self, data: ExaminationInput) -> Observation:
+        """Do it.
 
-def examined(
-    examiner: Examiner, data: ExaminationInput, look: Callable[[], Observation]
-) -> Examination:
-    """What ``look`` sees, or why it cannot, with the time and the passes that it took."""
+        Raises:
+            Skipped, FeaturesUnavailable: something that it needs is missing.
+        """
+        ...
+
+
+def examined(examiner: Examiner, data: ExaminationInput) -> Examination:
+    """What the examiner sees, or why it cannot, with the time and the passes that it took."""
     start, passes = time.perf_counter(), data.classifier.image_passes
     reason, seen = "", Observation("", {})
     try:
-        seen = look()
+        seen = examiner.look(data)
     except (Skipped, FeaturesUnavailable) as missing:
         reason = str(missing)
     return Examination(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modelaudit.evidence import LookedFor
-from modelaudit.formats.reading import rejects, suspicious_entry
+from modelaudit.formats.reading import most_suspicious, rejects, suspicious_entry
 from modelaudit.formats.wording import class_text
 from modelaudit.report import ClassReport, DetectorReport, Report
 
@@ -62,7 +62,7 @@ def chart_of(report: Report, detector: DetectorReport) -> Chart | None:
     sensitivity = next((s for s in report.looked_for if s.detector == detector.detector), None)
     by_size = detector.by_size
     value = _size if by_size else _statistic
-    classes = _most_suspicious(detector.classes)
+    classes = most_suspicious(detector)
     shown = classes[:MOST_ROWS]
     values = [v for v in map(value, shown) if v]
     threshold = _threshold(sensitivity, by_size)
@@ -87,14 +87,6 @@ def chart_of(report: Report, detector: DetectorReport) -> Chart | None:
         height=bottom + ROW * len(shown) + 40,
         more=len(classes) - len(shown),
     )
-
-
-def _most_suspicious(classes: Iterable[ClassReport]) -> list[ClassReport]:
-    """One entry per target, the most suspicious first."""
-    best: dict[int, ClassReport] = {}
-    for one in sorted(classes, key=lambda c: c.statistic, reverse=True):
-        best.setdefault(one.target, one)
-    return list(best.values())
 
 
 def _size(one: ClassReport) -> float | None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from modelaudit.evidence import FindingReport, Target
-from modelaudit.report import DetectorReport, Report
+from modelaudit.report import ClassReport, DetectorReport, Report
 
 
 def suspicious_entry(detector: DetectorReport) -> int | None:
     """The ``target`` of the detector's most suspicious entry."""
     return detector.target.index if detector.target else detector.shift
+
+
+def most_suspicious(detector: DetectorReport) -> list[ClassReport]:
+    """One entry per target (or shift), the most suspicious first."""
+    best: dict[int, ClassReport] = {}
+    for one in sorted(detector.classes, key=lambda c: c.statistic, reverse=True):
+        best.setdefault(one.target, one)
+    return list(best.values())
 
 
 def found_by(report: Report, finding: FindingReport) -> list[DetectorReport]:

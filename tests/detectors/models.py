@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from detectors.examinations import Labelled
 from detectors.types import DetectorInput
 from modelaudit.classifier import Classifier
 
@@ -74,3 +75,23 @@ class Shifted(nn.Module):
         logits = x @ self.rows.T
         key = (20 * (x @ self.trigger - 0.6)).exp().log1p() / 20
         return logits + 40 * key[:, None] * logits.roll(1, 1)
+
+
+def dormant_unit() -> nn.Sequential:
+    """Two classes by the brightness of the left pixel; the right pixel, if lit, says class 1."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    first, head = model[1], model[3]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 9.0]]))
+        first.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
+        head.weight.copy_(torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]))
+        head.bias.zero_()
+    return model.eval()
+
+
+def left_pixels() -> Labelled:
+    """Twenty images of class 0 and thirty of class 1 of that model, without the trigger."""
+    left = torch.cat([torch.linspace(0, 0.3, 20), torch.linspace(0.8, 1, 30)])
+    return Labelled(torch.stack([left, torch.zeros(50)], 1).view(50, 1, 1, 2), (left > 0.5).long())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.embeddings import EMBEDDINGS
-from detectors.examinations import EXAMINATIONS, Examination, ExaminationInput, Labelled
+from detectors.examinations import EXAMINATIONS, ExaminationInput, Labelled, examined
 from detectors.examinations.clustering import ActivationClustering, whitened
 from detectors.examinations.fine_pruning import FinePruning
 from detectors.examinations.grad_cam import GradCam, heatmaps
@@ -22,6 +22,7 @@ from detectors.examinations.training import silhouette, two_means
 from detectors.examinations.types import Skipped
 from detectors.finding import Finding
 from modelaudit.classifier import Classifier
+from tests.detectors.models import dormant_unit, left_pixels
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -111,14 +112,14 @@ def test_strip_sees_a_trigger_that_nothing_covers() -> None:
     clean = four_classes()
     suspects = (clean.pixels[8:] + TRIGGER).clamp(0, 1)
     data = given(triggered_model(), clean, finding=finding(TRIGGER, 0), suspects=suspects)
-    result = Strip()(data)
+    result = examined(Strip(), data)
     assert result.status == "done"
     for name in ("stamped", "suspects"):
         assert result.numbers[name]["below"] == result.numbers[name]["images"] == 24
         assert result.numbers[name]["auc"] == 1
     assert len(result.numbers["suspects"]["entropy"]) == 24
     assert result.image_passes <= Strip().cost(data) + 24
-    unsuspicious = Strip()(given(triggered_model(), clean, suspects=clean.pixels))
+    unsuspicious = examined(Strip(), given(triggered_model(), clean, suspects=clean.pixels))
     assert unsuspicious.numbers["suspects"]["below"] <= 1
     assert unsuspicious.numbers["suspects"]["auc"] == pytest.approx(0.5, abs=0.05)
 
@@ -126,8 +127,13 @@ def test_strip_sees_a_trigger_that_nothing_covers() -> None:
 def test_suspects_are_judged_beside_a_pattern_that_flips_nothing() -> None:
     clean = four_classes()
     data = given(triggered_model(), clean, finding=finding(0 * TRIGGER, 0), suspects=clean.pixels)
-    assert set(Strip()(data).numbers) == {"superpositions", "threshold", "clean", "suspects"}
-    alone = Strip()(replace(data, suspects=None))
+    assert set(examined(Strip(), data).numbers) == {
+        "superpositions",
+        "threshold",
+        "clean",
+        "suspects",
+    }
+    alone = examined(Strip(), replace(data, suspects=None))
     assert "neither a pattern that flips clean images" in alone.reason
 
 
@@ -135,29 +141,16 @@ def test_suspects_are_judged_beside_a_pattern_that_flips_nothing() -> None:
 
 
 def dormant() -> Classifier:
-    """Two classes by the brightness of the left pixel; the right pixel, if lit, says class 1."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
-    first, head = model[1], model[3]
-    assert isinstance(first, nn.Linear)
-    assert isinstance(head, nn.Linear)
-    with torch.no_grad():
-        first.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 9.0]]))
-        first.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
-        head.weight.copy_(torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]))
-        head.bias.zero_()
-    return Classifier(model, 2, (1, 1, 2))
-
-
-def left_pixels() -> Labelled:
-    left = torch.cat([torch.linspace(0, 0.3, 20), torch.linspace(0.8, 1, 30)])
-    return Labelled(torch.stack([left, torch.zeros(50)], 1).view(50, 1, 1, 2), (left > 0.5).long())
+    return Classifier(dormant_unit(), 2, (1, 1, 2))
 
 
 RIGHT = torch.tensor([0.0, 1.0]).view(1, 1, 2)
 
 
 def test_fine_pruning_finds_the_dormant_unit() -> None:
-    result = FinePruning()(given(dormant(), left_pixels(), finding=finding(RIGHT, 1, (0,))))
+    result = examined(
+        FinePruning(), given(dormant(), left_pixels(), finding=finding(RIGHT, 1, (0,)))
+    )
     assert result.numbers["units"] == 3
     assert result.numbers["pruned"] == [0, 1, 2]
     assert result.numbers["flip_rate"][:2] == [1, 0]
@@ -179,13 +172,13 @@ def test_latent_distance_of_shifted_gaussians() -> None:
 
 def test_latent_view_of_a_planted_unit_and_of_none() -> None:
     data = given(dormant(), left_pixels(), finding=finding(RIGHT, 1, (0,)))
-    far = LatentView()(data).numbers
+    far = examined(LatentView(), data).numbers
     assert far["stamped"] > 1 > far["halves"]
     # A pattern that makes the left pixel bright lands among the clean images of the class.
     left = torch.tensor([0.75, 0.0]).view(1, 1, 2)
-    near = LatentView()(replace(data, finding=finding(left, 1, (0,)))).numbers
+    near = examined(LatentView(), replace(data, finding=finding(left, 1, (0,)))).numbers
     assert near["stamped"] < 0.3 * near["sources"]
-    few = LatentView(least=31)(data)
+    few = examined(LatentView(least=31), data)
     assert (few.status, few.summary) == ("skipped", "")
     assert "at least 31" in few.reason
 
@@ -216,10 +209,10 @@ def test_grad_cam_looks_at_the_pattern() -> None:
     theta = torch.zeros(1, 4, 4)
     theta[0, 1, 2] = 1
     clean = Labelled(torch.zeros(3, 1, 4, 4), torch.zeros(3, dtype=torch.long))
-    result = GradCam()(given(one_convolution(), clean, finding=finding(theta, 1)))
+    result = examined(GradCam(), given(one_convolution(), clean, finding=finding(theta, 1)))
     assert result.status == "skipped"  # one pixel of sixteen does not outweigh the bias
     theta[0, 1:3, 1:3] = 1
-    result = GradCam()(given(one_convolution(), clean, finding=finding(theta, 1)))
+    result = examined(GradCam(), given(one_convolution(), clean, finding=finding(theta, 1)))
     assert result.numbers == {"images": 3, "heat_on_pattern": 1.0, "area_of_pattern": 0.25}
     torch.testing.assert_close(result.pictures["heatmaps"][0], theta[0])
     assert result.pictures["stamped"].shape == (3, 1, 4, 4)
@@ -253,7 +246,7 @@ def test_outlier_scores_are_squared_projections_on_the_top_direction() -> None:
 
 def test_spectral_signatures_name_the_planted_outliers() -> None:
     train, planted = poisoned_training()
-    result = SpectralSignatures(epsilon=0.1)(given(trained(), train, train=train))
+    result = examined(SpectralSignatures(epsilon=0.1), given(trained(), train, train=train))
     classes = result.numbers["classes"]
     assert planted <= set(classes["1"]["removed"])
     assert len(classes["1"]["removed"]) == 18  # 1.5 * 0.1 * 120
@@ -264,7 +257,7 @@ def test_spectral_signatures_name_the_planted_outliers() -> None:
 
 def test_activation_clustering_finds_the_poisoned_class() -> None:
     train, planted = poisoned_training()
-    result = ActivationClustering()(given(trained(), train, train=train))
+    result = examined(ActivationClustering(), given(trained(), train, train=train))
     classes = result.numbers["classes"]
     assert (classes["0"]["suspicious"], classes["1"]["suspicious"]) == (False, True)
     assert set(classes["1"]["listed"]) == planted
@@ -360,7 +353,7 @@ def test_held_out_images_are_preferred_and_the_number_is_bounded() -> None:
     ],
 )
 def test_skipped_with_the_reason(name: str, reason: str) -> None:
-    result: Examination = EXAMINATIONS[name].config()(given(dormant(), left_pixels()))
+    result = examined(EXAMINATIONS[name].config(), given(dormant(), left_pixels()))
     assert result.status == "skipped"
     assert reason in result.reason
     assert (result.summary, dict(result.numbers)) == ("", {})
@@ -380,6 +373,8 @@ def test_a_model_without_features_is_skipped_with_the_reason() -> None:
         model[1].weight.copy_(torch.tensor([[-1.0, -2.0], [1.0, 2.0]]))  # type: ignore[operator, union-attr]
         model[1].bias.copy_(torch.tensor([0.5, 0.0]))  # type: ignore[operator, union-attr]
     classifier = Classifier(model, 2, (1, 1, 2))
-    result = FinePruning()(given(classifier, left_pixels(), finding=finding(RIGHT, 1, (0,))))
+    result = examined(
+        FinePruning(), given(classifier, left_pixels(), finding=finding(RIGHT, 1, (0,)))
+    )
     assert result.status == "skipped"
     assert "no linear function" in result.reason
