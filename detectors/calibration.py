@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from modelaudit.files import cache_directory
+
 Array = NDArray[np.float64]
 
 #: Calibrated p-values at which the null's quantiles of log(plug-in p) are stored.
@@ -184,13 +186,6 @@ def _store(path: Path, quantiles: Array) -> None:
         temporary.replace(path)
     except OSError:
         return
-
-
-def cache_directory() -> Path:
-    """``$MODELAUDIT_CACHE``, else ``$XDG_CACHE_HOME/modelaudit``, else ``~/.cache/modelaudit``."""
-    if own := os.environ.get("MODELAUDIT_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modelaudit"
 
 
 def table_key(

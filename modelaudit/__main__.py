@@ -32,10 +32,7 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         from modelaudit.cli import invoke
 
-        code = invoke(arguments)
-        if code == EXIT_INTERRUPTED:
-            _say("interrupted; what an evaluation had finished is in its --output.")
-        return code
+        return invoke(arguments)
     except KeyboardInterrupt:
         _say("interrupted.")
         return EXIT_INTERRUPTED

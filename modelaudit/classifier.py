@@ -66,6 +66,10 @@ class Classifier:
         pass alone 1/2 (parameters are frozen, so a backward pass costs about as much)."""
         return (self.forwards + self.backwards) / 2
 
+    def count(self, image_passes: float) -> None:
+        """Add a cost that was paid before: by a scan that this one goes on with."""
+        self.forwards += round(2 * image_passes)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Logits ``[B, K]`` of float32 pixels ``[B, C, H, W]`` in [0, 1].
 

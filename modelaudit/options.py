@@ -36,6 +36,7 @@ class ScanOptions:
         examine: names of examinations to do, or ``all``; see :mod:`modelaudit.examine`.
         suspect_dir: folder with inputs to examine.
         train_dir: folder with one folder of training images per class, to examine.
+        time_budget: seconds after which what is left is left out; ``None`` for any number.
     """
 
     model: Path
@@ -56,12 +57,15 @@ class ScanOptions:
     examine: tuple[str, ...] = ()
     suspect_dir: Path | None = None
     train_dir: Path | None = None
+    time_budget: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise UsageError(f"alpha must lie between 0 and 1, not {self.alpha}.")
         if self.images_per_class < 1:
             raise UsageError(f"At least 1 image per class is needed, not {self.images_per_class}.")
+        if self.time_budget is not None and self.time_budget < 1:
+            raise UsageError(f"The time budget is at least 1 second, not {self.time_budget}.")
 
     def describe(self) -> dict[str, Any]:
         """The options as plain values, for the report."""
@@ -81,4 +85,5 @@ class ScanOptions:
             "examine": list(self.examine),
             "suspect_dir": str(self.suspect_dir) if self.suspect_dir else None,
             "train_dir": str(self.train_dir) if self.train_dir else None,
+            "time_budget": self.time_budget,
         }

@@ -10,7 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from modelaudit.checkpoint import Checkpoint
+from modelaudit.conditions import Conditions
 from modelaudit.errors import ModelAuditError, WorkerCrashError
+from modelaudit.finished import FinishedDetector
 from modelaudit.inspection import Inspection, inspect_model
 from modelaudit.isolation.limits import Limits
 from modelaudit.isolation.supervisor import run_task
@@ -25,19 +28,29 @@ T = TypeVar("T")
 
 
 def run_scan(
-    options: ScanOptions, limits: Limits | None, progress: StageProgress | None = None
+    options: ScanOptions,
+    limits: Limits | None,
+    progress: StageProgress | None = None,
+    checkpoint: Checkpoint | None = None,
+    stop: threading.Event | None = None,
 ) -> Report:
     """The report of a scan.
 
     Args:
         limits: of the worker process; ``None`` scans in this process.
+        checkpoint: what an unfinished scan of this model left. What this scan finds is added, and
+            removed when it has finished.
+        stop: when it is set, the scan ends with what it knows; see ``Report.cut_short``.
 
     Raises:
-        ModelAuditError: the scan failed; its ``stage`` says where.
+        ModelAuditError: the scan failed; its ``stage`` says where. ``ScanInterrupted`` if it was
+            stopped before anything was known.
     """
-    if limits is None:
-        return _scan_here(options, progress)
-    return scan_in_worker(options, limits, progress)
+    if limits is not None:
+        return scan_in_worker(options, limits, progress, checkpoint=checkpoint, stop=stop)
+    report = _scan_here(options, progress, checkpoint, stop or threading.Event())
+    _settle(checkpoint, report)
+    return report
 
 
 def scan_in_worker(
@@ -46,10 +59,30 @@ def scan_in_worker(
     progress: StageProgress | None = None,
     threads: int | None = None,
     cancelled: threading.Event | None = None,
+    checkpoint: Checkpoint | None = None,
+    stop: threading.Event | None = None,
 ) -> Report:
-    """The report of a scan in a worker process; see :func:`run_task`."""
-    plain = run_task("scan", to_plain(_absolute(options)), limits, progress, threads, cancelled)
-    return _as_named(_typed(Report, plain), options)
+    """The report of a scan in a worker process; see :func:`run_task` and :func:`run_scan`."""
+    payload = {
+        "options": to_plain(with_absolute_paths(options)),
+        "finished": to_plain(checkpoint.load() if checkpoint else ()),
+        "keep": checkpoint is not None,
+    }
+
+    def keep(plain: Any) -> None:
+        if checkpoint:
+            checkpoint.add(_typed(FinishedDetector, plain))
+
+    plain = run_task("scan", payload, limits, progress, threads, cancelled, keep, stop)
+    report = as_named(_typed(Report, plain), options)
+    _settle(checkpoint, report)
+    return report
+
+
+def _settle(checkpoint: Checkpoint | None, report: Report) -> None:
+    """What was kept is of no use any more once the scan has finished."""
+    if checkpoint and report.cut_short is None:
+        checkpoint.clear()
 
 
 def run_screen(
@@ -60,9 +93,10 @@ def run_screen(
         from modelaudit.screen import screen
 
         return screen(options, progress)
-    absolute = replace(options, scan=_absolute(options.scan), inputs=options.inputs.absolute())
+    scan = with_absolute_paths(options.scan)
+    absolute = replace(options, scan=scan, inputs=options.inputs.absolute())
     report = _typed(ScreenReport, run_task("screen", to_plain(absolute), limits, progress))
-    named = _as_named(report.scan, options.scan)
+    named = as_named(report.scan, options.scan)
     return replace(report, directory=str(options.inputs), scan=named)
 
 
@@ -85,9 +119,17 @@ def _typed(kind: type[T], plain: Any) -> T:
         raise WorkerCrashError(f"The worker process sent an odd report ({error}).") from error
 
 
-def _scan_here(options: ScanOptions, progress: StageProgress | None) -> Report:
-    from modelaudit.scan import scan
+def _scan_here(
+    options: ScanOptions,
+    progress: StageProgress | None,
+    checkpoint: Checkpoint | None,
+    stop: threading.Event,
+) -> Report:
+    from modelaudit.scanning import scan
 
+    conditions = Conditions(stop=stop)
+    if checkpoint:
+        conditions = replace(conditions, finished=checkpoint.load(), keep=checkpoint.add)
     current = STARTING
 
     def follow(stage: str, share: float) -> None:
@@ -97,13 +139,13 @@ def _scan_here(options: ScanOptions, progress: StageProgress | None) -> Report:
             progress(stage, share)
 
     try:
-        return scan(options, follow).report
+        return scan(options, follow, conditions=conditions).report
     except ModelAuditError as error:
         error.stage = error.stage or current
         raise
 
 
-def _absolute(options: ScanOptions) -> ScanOptions:
+def with_absolute_paths(options: ScanOptions) -> ScanOptions:
     """The same files, whatever the working folder is."""
     return replace(
         options,
@@ -119,7 +161,7 @@ def _absolute_path(path: Path | None) -> Path | None:
     return path.absolute() if path else None
 
 
-def _as_named(report: Report, options: ScanOptions) -> Report:
+def as_named(report: Report, options: ScanOptions) -> Report:
     """The report with the paths as the user wrote them."""
     paths = {name: getattr(options, name) for name in ("labels", "suspect_dir", "train_dir")}
     named = {name: str(path) if path else None for name, path in paths.items()}

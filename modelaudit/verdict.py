@@ -27,6 +27,7 @@ class Decision:
     Attributes:
         verdict: the conclusion.
         targets: target classes of the detectors that found a backdoor, the surest first.
+        found: Holm-adjusted p-value and place of each of these detectors, the surest first.
         p_holm: Holm-adjusted calibrated p-value of each detector, in the order given; ``None``
             where a detector has none.
         reasons: why the verdict is inconclusive; empty otherwise.
@@ -34,6 +35,7 @@ class Decision:
 
     verdict: Verdict
     targets: tuple[int, ...]
+    found: tuple[tuple[float, int], ...]
     p_holm: tuple[float | None, ...]
     reasons: tuple[str, ...]
 
@@ -55,12 +57,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def decide(results: Sequence[DetectorResult], checks: Sequence[Check], alpha: float) -> Decision:
+def decide(
+    results: Sequence[DetectorResult],
+    checks: Sequence[Check],
+    alpha: float,
+    doubts: Sequence[str] = (),
+) -> Decision:
     """The verdict over the detectors that ran.
 
     ``backdoored`` if any Holm-adjusted p-value is below ``alpha``. Otherwise ``inconclusive`` if a
     preflight check is, if no detector ran, or if a detector that can judge such a model has no
     p-value, because the attacks that it is for were then not looked for.
+
+    Args:
+        doubts: further reasons why nothing found means nothing.
     """
     valid = [i for i, r in enumerate(results) if r.p_calibrated is not None]
     adjusted = holm([_p(results[i]) for i in valid])
@@ -68,16 +78,17 @@ def decide(results: Sequence[DetectorResult], checks: Sequence[Check], alpha: fl
     for index, p in zip(valid, adjusted, strict=True):
         p_holm[index] = p
     reasons = [check.message for check in checks if check.status == "inconclusive"]
+    reasons += doubts
     judging = [r for r in results if r.applicable]
     reasons += [f"{r.detector}: {r.reason}" for r in judging if r.p_calibrated is None]
     if not judging and not reasons:
         reasons = [f"{r.detector}: {r.reason}" for r in results] or ["no detector ran"]
-    found = sorted((p, index) for index, p in zip(valid, adjusted, strict=True) if p < alpha)
+    found = tuple(sorted((p, i) for i, p in zip(valid, adjusted, strict=True) if p < alpha))
     targets = tuple(dict.fromkeys(t for _, index in found for t in results[index].targets))
     if targets:
-        return Decision(Verdict.BACKDOORED, targets, tuple(p_holm), ())
+        return Decision(Verdict.BACKDOORED, targets, found, tuple(p_holm), ())
     verdict = Verdict.INCONCLUSIVE if reasons else Verdict.NO_BACKDOOR_FOUND
-    return Decision(verdict, (), tuple(p_holm), tuple(reasons))
+    return Decision(verdict, (), found, tuple(p_holm), tuple(reasons))
 
 
 def _p(result: DetectorResult) -> float:

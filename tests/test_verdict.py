@@ -43,16 +43,20 @@ def test_backdoored_when_one_adjusted_p_is_small() -> None:
     assert decision.verdict is Verdict.BACKDOORED
     assert decision.targets == (3,)
     assert decision.p_holm == pytest.approx((0.04, 0.9))
+    assert decision.found == ((0.04, 0),)
 
 
 def test_one_unadjusted_p_below_alpha_is_not_enough() -> None:
     decision = decide([result(0.03, 3), result(0.9, 5)], [], 0.05)
     assert decision.verdict is Verdict.NO_BACKDOOR_FOUND
+    assert decision.found == ()
 
 
 def test_surest_target_comes_first_and_once() -> None:
     found = [result(0.01, 3), result(0.001, 5), result(0.002, 5)]
-    assert decide(found, [], 0.05).targets == (5, 3)
+    decision = decide([result(None), *found], [], 0.05)
+    assert decision.targets == (5, 3)
+    assert [index for _, index in decision.found] == [2, 3, 1]
 
 
 def test_a_detector_without_p_makes_a_negative_inconclusive_not_a_positive() -> None:

@@ -33,6 +33,10 @@ class Embedding(Protocol):
         """The embedding for clean images ``[n, C, H, W]``, where it depends on them."""
         return self
 
+    def state(self) -> tuple[Tensor, ...]:
+        """What it was fitted to: the arguments that make this embedding of its class."""
+        return ()
+
     def init(self, rows: int, input_shape: tuple[int, int, int]) -> Tensor:
         """``rows`` patterns that change nothing, for images ``(C, H, W)``."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from typing import IO, Any
 
 from modelaudit.errors import (
     InternalError,
+    ScanInterrupted,
     WorkerCrashError,
+    WorkerError,
     WorkerMemoryError,
     WorkerTimeoutError,
     error_class,
@@ -37,6 +40,8 @@ _KEPT_STDERR = 64 * 2**10
 _TICK = 0.2
 # How long the last words of a worker that ended may be on their way, in seconds.
 _LAST_WORDS = 5.0
+# Seconds in which a worker that was asked to end must have put together what it knows.
+_LONGEST_FAREWELL = 60.0
 # What the program itself may hold beside the model.
 _OWN_MEMORY = 2**30
 
@@ -45,11 +50,19 @@ class Conversation:
     """The conversation with one worker process."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], limits: Limits | None, progress: StageProgress
+        self,
+        process: subprocess.Popen[bytes],
+        limits: Limits | None,
+        progress: StageProgress,
+        partial: Callable[[Any], None],
+        stop: threading.Event,
     ) -> None:
         self._process = process
         self._limits = limits
         self._progress = progress
+        self._partial = partial
+        self._stop = stop
+        self._asked_to_stop: float | None = None
         self._stage = STARTING
         self._started = time.monotonic()
         self._printed: deque[bytes] = deque()
@@ -65,6 +78,10 @@ class Conversation:
         self._send(request)
         try:
             return self._converse(cancelled)
+        except WorkerError as error:
+            if self._asked_to_stop is None:
+                raise
+            raise ScanInterrupted(stage=self._stage) from error
         finally:
             self._over.set()
             with suppress(queue.Empty):  # a reader may wait for a place in the queue
@@ -80,6 +97,8 @@ class Conversation:
             now = time.monotonic()
             if cancelled.is_set():
                 raise KeyboardInterrupt
+            if self._stop.is_set():
+                self._ask_to_stop(now)
             if line is None:
                 raise self._died()
             last = now if line else last
@@ -92,10 +111,23 @@ class Conversation:
             message = self._parse(line)
             if "progress" in message:
                 self._report(message["progress"])
+            elif "partial" in message:
+                self._partial(message["partial"])
             elif "error" in message:
                 raise self._failure(message["error"])
             else:
                 return message.get("result")
+
+    def _ask_to_stop(self, now: float) -> None:
+        """Pass the wish on, once; raise if the worker cannot answer or takes too long over it."""
+        if self._asked_to_stop is None:
+            self._asked_to_stop = now
+            # While it imports libraries, or without signals, it could not answer.
+            if self._stage == STARTING or os.name != "posix":
+                raise ScanInterrupted(stage=self._stage)
+            self._process.send_signal(signal.SIGINT)
+        if now - self._asked_to_stop > _LONGEST_FAREWELL:
+            raise ScanInterrupted(stage=self._stage)
 
     def _start(
         self, target: Callable[[IO[bytes]], None], stream: IO[bytes] | None

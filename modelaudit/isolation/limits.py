@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ _LARGEST = 2**60  # the system counts with 64 bits
 _SHARE_OF_MEMORY = 0.8
 _SIZE_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": _GIB, "t": 2**40}
 _TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_TIMES = "90s, 15m or 2h"
 
 
 def total_memory() -> int:
@@ -82,11 +83,32 @@ def option_name(field: str) -> str:
     return field.replace("_", "-")
 
 
+def seconds_of(option: str, value: str) -> int:
+    """``90s``, ``15m``, ``2h`` or ``1d`` in seconds.
+
+    Args:
+        option: what the value is given with, for the message.
+
+    Raises:
+        UsageError: ``value`` has another form, or is 0.
+    """
+    seconds = _in_units(value, _TIME_UNITS)
+    if not seconds:
+        raise UsageError(f"{option} {value}: expected a time such as {_TIMES}.")
+    return seconds
+
+
 def _number(text: str, field: str, value: str) -> int:
     times = field in ("cpu_time", "stall")
     units = _TIME_UNITS if times else _SIZE_UNITS if field != "open_files" else {"": 1}
-    match = re.fullmatch(r"(\d+)([a-z]?)(?:i?b)?", value.strip().lower())
-    if match is None or match[2] not in units:
-        example = "90s, 15m or 2h" if times else "64" if field == "open_files" else "512M or 8G"
+    number = _in_units(value, units)
+    if number is None:
+        example = _TIMES if times else "64" if field == "open_files" else "512M or 8G"
         raise UsageError(f"--limit {text}: expected a value such as {example}.")
-    return int(match[1]) * units[match[2]]
+    return number
+
+
+def _in_units(value: str, units: Mapping[str, int]) -> int | None:
+    """A number with one of the units after it; ``None`` for another text."""
+    match = re.fullmatch(r"(\d+)([a-z]?)(?:i?b)?", value.strip().lower())
+    return int(match[1]) * units[match[2]] if match and match[2] in units else None

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ def run_task(
     progress: StageProgress | None = None,
     threads: int | None = None,
     cancelled: threading.Event | None = None,
+    partial: Callable[[Any], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Any:
     """Do a task of :data:`modelaudit.isolation.tasks.TASKS` in a worker process.
 
@@ -44,10 +46,13 @@ def run_task(
         limits: ``None`` gives the worker all that this process has.
         threads: of torch, in the worker.
         cancelled: when it is set, the worker is ended and ``KeyboardInterrupt`` raised.
+        partial: called with what the task found before its result, as it came.
+        stop: when it is set, the worker is asked to end with what it has.
 
     Raises:
         ModelAuditError: as the task raised it, or a ``WorkerError`` when the worker crashed, hung
-            or reached a limit; its ``stage`` says where.
+            or reached a limit; its ``stage`` says where. ``ScanInterrupted`` when it was asked to
+            end, and had nothing or took too long.
     """
     request = {
         "task": task,
@@ -56,7 +61,13 @@ def run_task(
         "threads": threads,
     }
     with _own_folder() as folder, _started(folder) as process:
-        worker = Conversation(process, limits, progress or (lambda stage, share: None))
+        worker = Conversation(
+            process,
+            limits,
+            progress or (lambda stage, share: None),
+            partial or (lambda value: None),
+            stop or threading.Event(),
+        )
         return worker.result_of(request, cancelled or threading.Event())
 
 

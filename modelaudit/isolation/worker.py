@@ -1,24 +1,27 @@
 """The worker process: confine itself, do one task, send the result.
 
 Messages are lines of JSON: one request on stdin; on what was stdout, ``{"progress": [stage,
-share]}`` as often as there is some, then ``{"result": ...}`` or ``{"error": {...}}``. Whatever
-libraries print goes to stderr, which the supervisor collects.
+share]}`` and ``{"partial": ...}`` as often as there is some, then ``{"result": ...}`` or
+``{"error": {...}}``. Whatever libraries print goes to stderr, which the supervisor collects. SIGINT
+asks the task to end with what it has.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from modelaudit.errors import is_out_of_memory
 from modelaudit.isolation.limits import Limits
 from modelaudit.isolation.sandbox import confine, limit_memory
+from modelaudit.isolation.tasks import TASKS, Line
 from modelaudit.plain import from_plain
 
 # People cannot read faster, and the supervisor need not be woken more often.
@@ -27,14 +30,17 @@ _SECONDS_BETWEEN_MESSAGES = 0.1
 
 def main() -> None:
     """Do the task that stands on stdin."""
+    started, stop = time.monotonic(), threading.Event()
+    signal.signal(signal.SIGINT, lambda number, frame: stop.set())
     request = json.loads(sys.stdin.buffer.read())
     channel = _Channel(_take_stdout())
     confinement = {}
     limits = from_plain(Limits, request["limits"]) if request["limits"] else None
     if limits:
         confinement = confine(limits, Path.cwd())
+    line = Line(channel.progress, lambda value: channel.send({"partial": value}), stop, started)
     try:
-        channel.send({"result": _run(request, limits, confinement, channel.progress)})
+        channel.send({"result": _run(request, limits, confinement, line)})
     except Exception as error:  # every failure becomes a message; the supervisor judges it
         channel.send({"error": _describe(error)})
     except SystemExit:  # a library's: the supervisor says that nothing came
@@ -47,17 +53,15 @@ def _run(
     request: dict[str, Any],
     limits: Limits | None,
     confinement: dict[str, str],
-    progress: Callable[[str, float], None],
+    line: Line,
 ) -> Any:
     import torch
-
-    from modelaudit.isolation.tasks import TASKS
 
     if request["threads"]:
         torch.set_num_threads(request["threads"])
     if limits:
         confinement = {**confinement, "memory": limit_memory(limits.memory)}
-    return TASKS[request["task"]](request["payload"], confinement, progress)
+    return TASKS[request["task"]](request["payload"], confinement, line)
 
 
 class _Channel:

@@ -97,6 +97,11 @@ def send_odd_progress() -> nn.Module:
     return fits()
 
 
+def send_an_odd_finished_detector() -> nn.Module:
+    channel().send({"partial": {"key": "../elsewhere"}})
+    return fits()
+
+
 def send_too_many_values() -> nn.Module:
     channel()._stream.write(b'{"result": [' + b"0," * 10_000_001 + b"0]}\n")
     return fits()

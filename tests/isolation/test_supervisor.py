@@ -15,18 +15,22 @@ import pytest
 import safetensors.torch
 import torch
 
+from modelaudit.checkpoint import Checkpoint
 from modelaudit.errors import (
     ModelFileError,
+    ScanInterrupted,
     UsageError,
     WorkerCrashError,
     WorkerMemoryError,
     WorkerTimeoutError,
 )
 from modelaudit.formats.text import render_text
+from modelaudit.isolation import conversation
 from modelaudit.isolation.limits import NOT_LIMITED, Limits
 from modelaudit.isolation.supervisor import run_task
 from modelaudit.options import ScanOptions
 from modelaudit.run import run_scan, scan_in_worker
+from modelaudit.stages import STARTING
 from tests.conftest import BUNDLED
 from tests.isolation.hostile import fits
 
@@ -149,6 +153,56 @@ def test_cancelling_ends_the_worker(
     with pytest.raises(KeyboardInterrupt):
         run_task("inspect", payload, LIMITS, cancel_soon, cancelled=cancelled)
     assert list(own_temporary_folder.iterdir()) == []
+
+
+def test_an_odd_finished_detector_is_not_kept(weights: Path, tmp_path: Path) -> None:
+    arch = "tests.isolation.hostile:send_an_odd_finished_detector"
+    checkpoint = Checkpoint(tmp_path / "kept", note=lambda text: None)
+    with pytest.raises(WorkerCrashError, match="odd report"):
+        scan_in_worker(
+            ScanOptions(weights, BUNDLED / "images", arch=arch), LIMITS, checkpoint=checkpoint
+        )
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize("factory", ["hang", "spin", "never_stop_talking"])
+def test_a_worker_that_does_not_end_when_asked_is_ended(
+    weights: Path,
+    own_temporary_folder: Path,
+    factory: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conversation, "_LONGEST_FAREWELL", 0.5)
+    stop = threading.Event()
+    options = ScanOptions(weights, BUNDLED / "images", arch=f"tests.isolation.hostile:{factory}")
+    with pytest.raises(ScanInterrupted) as caught:
+        run_scan(options, LIMITS, lambda stage, share: stop.set(), stop=stop)
+    assert caught.value.stage == "loading the model"
+    assert list(own_temporary_folder.iterdir()) == []
+
+
+def test_a_worker_that_has_not_begun_is_ended_at_once(weights: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(ScanInterrupted) as caught:
+        run_scan(ScanOptions(weights, BUNDLED / "images"), LIMITS, stop=stop)
+    assert caught.value.stage == STARTING
+
+
+def test_a_worker_that_ends_when_asked_says_what_it_knows() -> None:
+    stop = threading.Event()
+    options = ScanOptions(
+        BUNDLED / "clean.onnx", BUNDLED / "images", images_per_class=1, detectors=("mm-bd", "l-red")
+    )
+
+    def stop_in_the_second(stage: str, share: float) -> None:
+        if stage == "l-red":
+            stop.set()
+
+    report = run_scan(options, LIMITS, stop_in_the_second, stop=stop)
+    assert report.interrupted
+    assert report.verdict == "inconclusive"
+    assert [one.p_holm is not None for one in report.detectors] == [True, False]
 
 
 def test_a_terminated_command_leaves_nothing(weights: Path, tmp_path: Path) -> None:

@@ -6,21 +6,24 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from detectors import registry
 from detectors.examinations import Examination
 from detectors.finding import Finding
-from detectors.types import Detector, DetectorInput, DetectorResult
+from detectors.types import Detector, DetectorResult
+from modelaudit.conditions import Clock, Conditions, Stopped
 from modelaudit.confirmation import confirmed
-from modelaudit.errors import UsageError
+from modelaudit.cut_short import CutShort, LeftOut
+from modelaudit.detect import reasons_to_doubt, run_detectors, with_left_out
+from modelaudit.errors import ScanInterrupted, UsageError
 from modelaudit.examine import asked_examinations, examine, rejecting_findings, report_of
 from modelaudit.findings import explain
 from modelaudit.given import read_given
+from modelaudit.loaders import LoadedModel
 from modelaudit.options import Preset, ScanOptions
 from modelaudit.preflight import PreflightReport, run_preflight
 from modelaudit.report import Report
 from modelaudit.reporting import make_report
+from modelaudit.sensitivity import what_it_sees
 from modelaudit.stages import StageProgress
 from modelaudit.suspect import Suspect, prepare
 from modelaudit.verdict import decide
@@ -45,29 +48,43 @@ class ScanResult:
     examinations: tuple[Examination, ...]
 
 
-def scan(options: ScanOptions, progress: StageProgress | None = None) -> ScanResult:
+def scan(
+    options: ScanOptions,
+    progress: StageProgress | None = None,
+    loaded: LoadedModel | None = None,
+    conditions: Conditions | None = None,
+) -> ScanResult:
     """Scan a suspect model.
+
+    Args:
+        loaded: the model, where it is in memory and ``options.model`` only names it.
+        conditions: how long it may take, and what it starts from.
 
     Raises:
         ModelAuditError: the model, the images or an option cannot be used; never for what was
-            found.
+            found. ``ScanInterrupted`` if somebody ended it before anything was known.
     """
     start = time.perf_counter()
     report_stage = progress or (lambda stage, share: None)
+    conditions = conditions or Conditions()
+    clock = Clock(conditions, options.time_budget)
     detectors = build_detectors(options.detectors, options.settings, options.preset)
     asked_examinations(options)  # a name that there is not is an error before the work
-    suspect = prepare(options, report_stage)
+    suspect = _prepared(options, clock.interruptible(report_stage), loaded)
     given = read_given(options, suspect)
     preflight = _preflight(options, suspect)
-    results = _detect(detectors, suspect, preflight, options, report_stage)
-    results = confirmed(results, suspect, options.alpha)
-    decision = decide(results, preflight.checks, options.alpha)
-    report_stage("explaining what was found", 0.0)
-    findings = explain(results, decision, options.alpha, suspect)
-    patterns = rejecting_findings(results, decision, options.alpha)
-    finding = patterns[0] if patterns else None
     hindered = preflight.worst == "inconclusive"
-    examinations = examine(options, suspect, given, finding, hindered, report_stage)
+    if hindered:  # the detectors would prove nothing
+        detectors = {}
+    done = run_detectors(detectors, suspect, options, conditions, clock.limited(report_stage))
+    cut_short = _cut_short(clock, detectors, done)
+    results = confirmed(with_left_out(done, detectors, cut_short), suspect, options.alpha)
+    decision = decide(results, preflight.checks, options.alpha, reasons_to_doubt(done, cut_short))
+    report_stage("explaining what was found", 0.0)
+    findings = explain(results, decision, suspect)
+    patterns = rejecting_findings(results, decision)
+    finding = patterns[0] if patterns else None
+    examinations = examine(options, suspect, given, finding, hindered, clock.limited(report_stage))
     report = make_report(
         options,
         suspect,
@@ -77,6 +94,7 @@ def scan(options: ScanOptions, progress: StageProgress | None = None) -> ScanRes
         findings,
         tuple(report_of(one, finding, given) for one in examinations),
         time.perf_counter() - start,
+        _cut_short(clock, detectors, done),
     )
     return ScanResult(report, suspect, results, patterns, examinations)
 
@@ -89,7 +107,8 @@ def build_detectors(
     Raises:
         UsageError: unknown detector or setting, or a setting of a detector that does not run.
     """
-    names = tuple(dict.fromkeys(names)) or registry.preset_names(preset)
+    asked = tuple(dict.fromkeys(names))
+    names = asked or registry.preset_names(preset)
     for name in settings:
         if name not in names:
             raise UsageError(
@@ -97,9 +116,18 @@ def build_detectors(
                 f"{', '.join(names)}. Add --detector {name}, or see `modelaudit detectors`."
             )
     try:
+        registry.refuse_ambiguous(asked)
         return {name: registry.build(name, settings.get(name, {})) for name in names}
     except ValueError as error:
         raise UsageError(f"{error}. See `modelaudit detectors`.") from error
+
+
+def _prepared(options: ScanOptions, progress: StageProgress, loaded: LoadedModel | None) -> Suspect:
+    """The suspect; nothing is known without one."""
+    try:
+        return prepare(options, progress, loaded)
+    except Stopped as stop:
+        raise ScanInterrupted from stop
 
 
 def _preflight(options: ScanOptions, suspect: Suspect) -> PreflightReport:
@@ -116,24 +144,12 @@ def _preflight(options: ScanOptions, suspect: Suspect) -> PreflightReport:
     return preflight
 
 
-def _detect(
-    detectors: Mapping[str, Detector],
-    suspect: Suspect,
-    preflight: PreflightReport,
-    options: ScanOptions,
-    progress: StageProgress,
-) -> tuple[DetectorResult, ...]:
-    """Run the detectors, unless preflight says that they would prove nothing."""
-    if preflight.worst == "inconclusive":
-        return ()
-    results = []
-    for name, detector in detectors.items():
-        data = DetectorInput(
-            suspect.classifier,
-            suspect.chosen.pixels,
-            suspect.chosen.labels,
-            torch.Generator().manual_seed(options.seed),
-            lambda share, name=name: progress(name, share),  # type: ignore[misc]
-        )
-        results.append(detector(data))
-    return tuple(results)
+def _cut_short(
+    clock: Clock, detectors: Mapping[str, Detector], done: Mapping[str, DetectorResult]
+) -> CutShort | None:
+    """What was not done so far, if something was stopped."""
+    if clock.stopped is None:
+        return None
+    missing = {name: one for name, one in detectors.items() if name not in done}
+    left_out = (LeftOut(name, what_it_sees(name, vars(one))) for name, one in missing.items())
+    return CutShort(clock.stopped, tuple(left_out))

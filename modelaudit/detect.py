@@ -1,0 +1,140 @@
+"""Run the detectors, as far as the time allows; take over what an unfinished scan left."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+
+from detectors import registry
+from detectors.types import Detector, DetectorInput, DetectorResult
+from modelaudit.conditions import Conditions, Stopped
+from modelaudit.cut_short import CutShort
+from modelaudit.options import ScanOptions
+from modelaudit.resume import detector_key, kept, restored, scan_key
+from modelaudit.stages import StageProgress
+from modelaudit.suspect import Suspect
+
+
+def run_detectors(
+    detectors: Mapping[str, Detector],
+    suspect: Suspect,
+    options: ScanOptions,
+    conditions: Conditions,
+    progress: StageProgress,
+) -> dict[str, DetectorResult]:
+    """The results of the detectors that finished, by name, in the order given.
+
+    Every detector has a generator of its own, seeded alike, and sees nothing of the others, so
+    that its numbers are the same whichever ran before it, in this scan or in another.
+
+    The cheapest run first, in an order that is fixed beforehand, until ``progress`` raises
+    :class:`Stopped`. So which ones finish depends on how long they take and not on what they
+    find, and Holm's procedure over those that finished holds its error rate. (As far as the two
+    have nothing to do with each other: a search takes as long as its slowest classes do, and the
+    attacker's is a quick one.)
+    """
+    store = _Store(detectors, suspect, options, conditions)
+    done = store.found()
+    try:
+        for name in registry.cheapest_first(detectors):
+            if name not in done:
+                done[name] = _run(name, detectors[name], suspect, options.seed, progress)
+                store.keep(name, done[name])
+    except Stopped:
+        pass  # whoever raised it knows why
+    return {name: done[name] for name in detectors if name in done}
+
+
+def with_left_out(
+    done: Mapping[str, DetectorResult], detectors: Collection[str], cut_short: CutShort | None
+) -> tuple[DetectorResult, ...]:
+    """One result per detector: of those that did not finish, that they did not."""
+    why = cut_short.reason if cut_short else ""
+    return tuple(done[name] if name in done else _left_out(name, why) for name in detectors)
+
+
+def reasons_to_doubt(finished: Collection[str], cut_short: CutShort | None) -> tuple[str, ...]:
+    """Why nothing found does not mean ``no-backdoor-found`` after a scan that was cut short.
+
+    A time budget is a choice, and ``--fast`` is another one: where these detectors finished, the
+    verdict is theirs. An interruption is none.
+    """
+    if cut_short is None or not cut_short.left_out:
+        return ()
+    missing = [name for name in registry.FAST if name not in finished]
+    if cut_short.cause == "interrupted":
+        names = ", ".join(one.detector for one in cut_short.left_out)
+        return (f"the scan was interrupted before {names} had finished",)
+    if missing:
+        return (f"the time budget was used up before {', '.join(missing)} had finished",)
+    return ()
+
+
+class _Store:
+    """Results that outlive a scan, by the names of their detectors."""
+
+    def __init__(
+        self,
+        detectors: Mapping[str, Detector],
+        suspect: Suspect,
+        options: ScanOptions,
+        conditions: Conditions,
+    ) -> None:
+        self._suspect = suspect
+        self._known = {one.key: one for one in conditions.finished}
+        self._keep = conditions.keep
+        self._keys: dict[str, str] = {}
+        if conditions.keep:
+            about = scan_key(options, suspect)
+            keys = {name: detector_key(name, one, about) for name, one in detectors.items()}
+            self._keys = {name: key for name, key in keys.items() if key}
+
+    def found(self) -> dict[str, DetectorResult]:
+        """What an unfinished scan left; its cost counts as this one's."""
+        found = {}
+        for name, key in self._keys.items():
+            if self._keep and (one := self._known.get(key)):
+                found[name] = restored(one)
+                self._suspect.classifier.count(one.report.image_passes)
+                self._keep(one)
+        return found
+
+    def keep(self, name: str, result: DetectorResult) -> None:
+        if self._keep and name in self._keys:
+            one = kept(self._keys[name], result, self._suspect)
+            if one is not None:
+                self._keep(one)
+
+
+def _run(
+    name: str, detector: Detector, suspect: Suspect, seed: int, progress: StageProgress
+) -> DetectorResult:
+    progress(name, 0.0)
+    return detector(
+        DetectorInput(
+            suspect.classifier,
+            suspect.chosen.pixels,
+            suspect.chosen.labels,
+            torch.Generator().manual_seed(seed),
+            lambda share: progress(name, share),
+        )
+    )
+
+
+def _left_out(name: str, why: str) -> DetectorResult:
+    return DetectorResult(
+        detector=name,
+        p_plugin=None,
+        log_p_plugin=None,
+        p_calibrated=None,
+        target=None,
+        sources={},
+        classes=(),
+        unit="",
+        patterns={},
+        image_passes=0.0,
+        seconds=0.0,
+        reason=why,
+        applicable=False,
+    )
