@@ -7,80 +7,31 @@ from typing import Annotated
 
 import typer
 
-from modelaudit.cli_options import (
-    AlphaOption,
-    ArchOption,
-    ChannelOrderOption,
-    CleanDirOption,
-    DetectorOption,
-    DeviceOption,
-    FastOption,
-    FloorOption,
-    ImageSizeOption,
-    ImagesPerClassOption,
-    InputRangeOption,
-    IsolationOption,
-    LabelsOption,
-    LayoutOption,
-    LimitOption,
-    MeanOption,
-    ModelArgument,
-    NumClassesOption,
-    PreprocessOption,
-    QuietOption,
-    SeedOption,
-    SetOption,
-    StdOption,
-    ThoroughOption,
-    check_writable,
-    limits_of,
-    parse_settings,
-    parse_size,
-    preset_of,
-)
+from modelaudit.cli_groups import Running, Search, Subject, scan_options
+from modelaudit.cli_options import check_writable
 from modelaudit.errors import UsageError
 
 
 def screen(
-    model: ModelArgument,
-    clean_dir: CleanDirOption,
+    subject: Subject,
     inputs: Annotated[
         Path, typer.Option(help="Folder with the images to judge, nested or not.", metavar="DIR")
     ],
-    labels: LabelsOption = None,
-    arch: ArchOption = None,
-    num_classes: NumClassesOption = None,
-    preprocess: PreprocessOption = "auto",
-    mean: MeanOption = None,
-    std: StdOption = None,
-    input_range: InputRangeOption = None,
-    layout: LayoutOption = None,
-    channel_order: ChannelOrderOption = None,
-    image_size: ImageSizeOption = None,
-    images_per_class: ImagesPerClassOption = 8,
-    detector: DetectorOption = None,
-    fast: FastOption = False,
-    thorough: ThoroughOption = False,
-    set_: SetOption = None,
-    alpha: AlphaOption = 0.05,
-    accuracy_floor: FloorOption = 0.5,
+    search: Search,
+    *,
     false_rejection_rate: Annotated[
         float, typer.Option(help="Share of clean inputs that may be flagged.")
     ] = 0.05,
     superpositions: Annotated[
         int, typer.Option(help="Images laid over each input (STRIP).", min=1)
     ] = 100,
-    device: DeviceOption = "auto",
-    seed: SeedOption = 0,
     format_: Annotated[
         str, typer.Option("--format", help="Report on stdout: text or json.")
     ] = "text",
     output: Annotated[
         Path | None, typer.Option(help="Also write the JSON report to a file.", metavar="FILE")
     ] = None,
-    limit: LimitOption = None,
-    isolation: IsolationOption = True,
-    quiet: QuietOption = False,
+    running: Running,
 ) -> int:
     """Say which inputs carry a trigger; the model is scanned first.
 
@@ -92,37 +43,17 @@ def screen(
         if output.suffix != ".json":
             raise UsageError(f"--output {output}: the screening report is JSON; expected *.json.")
         check_writable(output)
-    from modelaudit.options import ScanOptions
-    from modelaudit.preprocess_options import PreprocessOptions
     from modelaudit.progress import stage_progress
     from modelaudit.run import run_screen
     from modelaudit.screen_options import ScreenOptions
 
-    scan = ScanOptions(
-        model=model,
-        clean_dir=clean_dir,
-        labels=labels,
-        arch=arch,
-        num_classes=num_classes,
-        preprocessing=PreprocessOptions.parse(
-            preprocess, mean, std, input_range, layout, channel_order
-        ),
-        image_size=parse_size(image_size),
-        images_per_class=images_per_class,
-        detectors=tuple(detector or ()),
-        preset=preset_of(detector, fast, thorough),
-        settings=parse_settings(set_ or []),
-        alpha=alpha,
-        accuracy_floor=accuracy_floor,
-        device=device,
-        seed=seed,
-    )
+    scan = scan_options(subject, search)
     options = ScreenOptions(scan, inputs, false_rejection_rate, superpositions)
-    with stage_progress(quiet) as progress:
-        report = run_screen(options, limits_of(limit, isolation), progress)
+    with stage_progress(running.quiet) as progress:
+        report = run_screen(options, running.limits, progress)
     from modelaudit.formats.screen_text import FORMATS, screen_json, screen_line
 
-    if format_ == "text" and quiet:
+    if format_ == "text" and running.quiet:
         print(screen_line(report))
     else:
         print(FORMATS[format_](report), end="", flush=True)

@@ -46,8 +46,19 @@ class ImagesError(ModelAuditError):
     """The clean images cannot be read or do not fit the model."""
 
 
+class ScanInterrupted(ModelAuditError):
+    """Somebody ended the scan before anything was known; the command exits 130 on it."""
+
+    def __init__(self, message: str = "", *, stage: str | None = None) -> None:
+        super().__init__(message or "Interrupted before anything was known.", stage=stage)
+
+
+class DetectorError(ModelAuditError):
+    """A detector of another package failed."""
+
+
 class ManifestError(ModelAuditError):
-    """A manifest for ``modelaudit evaluate`` is malformed."""
+    """A manifest, or a report of many models to resume from, is malformed."""
 
 
 class WorkerError(ModelAuditError):

@@ -11,6 +11,7 @@ from modelaudit import __version__
 from modelaudit.errors import ModelAuditError
 from modelaudit.loaders.fingerprint import sha256_of
 from modelaudit.plain import to_plain
+from modelaudit.policy_report import PolicyReport
 from modelaudit.report import SCHEMA_VERSION
 from modelaudit.stages import STARTING
 
@@ -47,6 +48,7 @@ class Failure:
 
     Attributes:
         verdict: always ``error``: nothing is known about the model.
+        policy: what that leads to; ``None`` where nobody asked the command line.
     """
 
     schema_version: str
@@ -54,6 +56,7 @@ class Failure:
     error: FailureCause
     model: FailedModel
     environment: Mapping[str, Any]
+    policy: PolicyReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

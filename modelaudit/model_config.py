@@ -12,14 +12,14 @@
     image_size = 224                   # or [height, width]
 
 Every key is optional. The file travels with the model, so it is as little trusted as the model:
-nothing in it is run, and it reaches no file outside its folder.
+nothing in it is run, and it reaches no file outside its folder. It may also hold settings of the
+program, which :mod:`modelaudit.config` reads; here they count for nothing.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,15 +29,10 @@ from modelaudit.errors import UsageError
 from modelaudit.labels import read_labels
 from modelaudit.loaders.types import StatedFacts
 from modelaudit.preprocess_options import PreprocessOptions
+from modelaudit.toml_files import CONFIG_NAME, read_toml
 
-CONFIG_NAME = "modelaudit.toml"
-_MOST_BYTES = 2**18
 _MOST_LABEL_BYTES = 2**22
 _LARGEST_SIDE = 8192
-# A dotted key of n parts costs tomllib n^2 in memory; no valid one has more than two.
-_DOTTED = re.compile(
-    r"""(?:(?:(?<![\w-])[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){8}"""
-)
 
 
 @dataclass(frozen=True)
@@ -74,21 +69,11 @@ def read_model_config(model: Path) -> ModelConfig:
         UsageError: it cannot be read, or a key or a value is not valid.
         ImagesError: its labels file is malformed.
     """
-    model = Path(model)
-    path = (model if model.is_dir() else model.parent) / CONFIG_NAME
-    try:
-        if not path.exists():
-            return ModelConfig()
-        data = tomllib.loads(_small_text(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.") from error
-    except ValueError as error:  # no UTF-8, or a number with thousands of digits
-        raise UsageError(f"{path} cannot be read: {error}.") from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
+    path = _path(model)
+    if not path.exists():
+        return ModelConfig()
+    data = _content(path)
     table = data.get("preprocessing", {})
-    _check(path, data, _TOP_LEVEL, "")
-    _check(path, table, _PREPROCESSING, "preprocessing.")
     settings = {key: value for key, value in table.items() if key != "image_size"}
     return ModelConfig(
         labels=_labels(path, data),
@@ -99,20 +84,50 @@ def read_model_config(model: Path) -> ModelConfig:
     )
 
 
-def _small_text(path: Path) -> str:
-    if not path.is_file():
-        raise UsageError(f"{path} is not a regular file. Replace or remove it.")
-    with path.open("rb") as file:
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise UsageError(
-            f"{path} is larger than {_MOST_BYTES // 1024} KiB; long lists of labels belong into a "
-            "file of their own (labels_file)."
-        )
-    text = content.decode("utf-8")
-    if _DOTTED.search(text):
-        raise UsageError(f"{path} holds a key of more than 8 parts; no valid key has so many.")
-    return text
+def config_files(model: Path) -> tuple[Path, ...]:
+    """The files that :func:`read_model_config` reads.
+
+    Raises:
+        UsageError: as there.
+    """
+    path = _path(model)
+    if not path.exists():
+        return ()
+    data = _content(path)
+    return (path, _labels_file(path, data["labels_file"])) if "labels_file" in data else (path,)
+
+
+def _path(model: Path) -> Path:
+    model = Path(model)
+    return (model if model.is_dir() else model.parent) / CONFIG_NAME
+
+
+def _content(path: Path) -> dict[str, Any]:
+    return facts_of(path, read_toml(path))
+
+
+def facts_of(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the content of a ``modelaudit.toml`` says about models.
+
+    Raises:
+        UsageError: a key that is neither that nor a setting of the program, or a wrong value.
+    """
+    facts = {key: value for key, value in data.items() if is_fact(key) or not _is_setting(key)}
+    _check(path, facts, _TOP_LEVEL, "")
+    _check(path, facts.get("preprocessing", {}), _PREPROCESSING, "preprocessing.")
+    return facts
+
+
+def is_fact(key: str) -> bool:
+    """Whether a top-level key is about models; those of ``[preprocessing]`` are misplaced there."""
+    return key.replace("-", "_") in {*_TOP_LEVEL, *_PREPROCESSING}
+
+
+def _is_setting(key: str) -> bool:
+    """Whether a top-level key, or table, is for the command line, which is asked only now."""
+    from modelaudit.cli_flags import setting_names
+
+    return key.replace("_", "-") in setting_names()
 
 
 def _is_texts(value: Any) -> bool:
@@ -186,7 +201,10 @@ def _labels(path: Path, data: Mapping[str, Any]) -> tuple[str, ...] | None:
         return None if labels is None else tuple(name.strip() for name in labels)
     if "labels" in data:
         raise UsageError(f"{path}: labels and labels_file exclude each other; drop one.")
-    name = data["labels_file"]
+    return read_labels(_labels_file(path, data["labels_file"]))
+
+
+def _labels_file(path: Path, name: str) -> Path:
     folder = path.parent.resolve()
     try:
         file = (folder / name).resolve()
@@ -202,7 +220,7 @@ def _labels(path: Path, data: Mapping[str, Any]) -> tuple[str, ...] | None:
             f"{path}: labels_file {name!r} must be a file of at most "
             f"{_MOST_LABEL_BYTES // 2**20} MiB in the folder of the model."
         )
-    return read_labels(file)
+    return path.parent / file.relative_to(folder)
 
 
 def _size(value: int | list[int] | None) -> tuple[int, int] | None:

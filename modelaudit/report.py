@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
+from html import escape
 from typing import Any
 
+from modelaudit.cut_short import CutShort
 from modelaudit.evidence import FindingReport, LookedFor, Target
 from modelaudit.examination_report import ExaminationReport
+from modelaudit.policy_report import PolicyReport
+from modelaudit.schemas import shipped_schema
 from modelaudit.verdict import Verdict
 
 #: Changes when a field is removed or changes its meaning (major) or is added (minor).
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class ModelReport:
     """The suspect model.
 
     Attributes:
-        sha256: hex digest of the file.
+        sha256: hex digest of the file; see :func:`modelaudit.loaders.sha256_of`. Of a torch module
+            in memory: see :func:`modelaudit.loaders.module.load_module`.
         input_shape: ``(C, H, W)`` of the pixels.
         classes: names of the K outputs.
         outputs: of the file: ``logits``, ``probabilities``, ``log-probabilities`` or ``sigmoid``
@@ -175,6 +179,9 @@ class Report:
         environment: versions, device, threads, seed and time.
         image_passes: total cost; see :attr:`modelaudit.classifier.Classifier.image_passes`.
         seconds: wall-clock time of the scan.
+        cut_short: why it ended before all detectors and examinations had finished; ``None`` if it
+            did not.
+        policy: what the verdict leads to; ``None`` where nobody asked the command line.
     """
 
     schema_version: str
@@ -192,15 +199,27 @@ class Report:
     environment: Mapping[str, Any]
     image_passes: float
     seconds: float
+    cut_short: CutShort | None = None
+    policy: PolicyReport | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody ended the scan."""
+        return self.cut_short is not None and self.cut_short.cause == "interrupted"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
         return plain
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the HTML report, in a frame so that both keep their styles."""
+        from modelaudit.formats.html import render_html
+
+        page = escape(render_html(self))
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 40em; border: 0"></iframe>'
+
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of :meth:`Report.to_dict`, and of a scan that failed."""
-    text = resources.files("modelaudit").joinpath("report.schema.json").read_text("utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+    return shipped_schema("report")

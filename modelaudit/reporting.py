@@ -12,6 +12,7 @@ import torch
 
 from detectors.types import ClassStatistic, DetectorResult
 from modelaudit import __version__
+from modelaudit.cut_short import CutShort
 from modelaudit.evidence import FindingReport
 from modelaudit.examination_report import ExaminationReport
 from modelaudit.images import class_name
@@ -47,6 +48,7 @@ def make_report(
     findings: tuple[FindingReport, ...],
     examinations: tuple[ExaminationReport, ...],
     seconds: float,
+    cut_short: CutShort | None,
 ) -> Report:
     """The report; everything in it is plain data."""
     names = class_names(suspect)
@@ -61,7 +63,7 @@ def make_report(
             CheckReport(c.name, c.status, c.message, c.advice) for c in preflight.checks
         ),
         detectors=tuple(
-            _detector(result, p_holm, names)
+            detector_report(result, p_holm, names)
             for result, p_holm in zip(results, decision.p_holm, strict=True)
         ),
         findings=findings,
@@ -71,6 +73,7 @@ def make_report(
         environment=environment_of(suspect.classifier.device, options.seed),
         image_passes=suspect.classifier.image_passes,
         seconds=seconds,
+        cut_short=cut_short,
     )
 
 
@@ -99,7 +102,7 @@ def _model(options: ScanOptions, suspect: Suspect, names: tuple[str, ...]) -> Mo
     used = choice.preprocessing
     return ModelReport(
         path=str(options.model),
-        sha256=sha256_of(options.model),
+        sha256=suspect.loaded.sha256 or sha256_of(options.model),
         format=suspect.loaded.format,
         input_shape=suspect.classifier.input_shape,
         classes=names,
@@ -137,9 +140,15 @@ def _images(options: ScanOptions, suspect: Suspect, preflight: PreflightReport) 
     )
 
 
-def _detector(
+def detector_report(
     result: DetectorResult, p_holm: float | None, names: tuple[str, ...]
 ) -> DetectorReport:
+    """A detector's part of the report.
+
+    Args:
+        p_holm: its Holm-adjusted p-value.
+        names: of all classes.
+    """
     return DetectorReport(
         detector=result.detector,
         p_plugin=result.p_plugin,

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modelaudit import __main__, __version__, cli
+from modelaudit import __main__, __version__, cli, cli_report
 from modelaudit.checks import CHECKS
+from modelaudit.cli_options import parse_settings
 from modelaudit.errors import UsageError
 from tests.command import modelaudit
 from tests.conftest import BUNDLED
@@ -34,7 +35,8 @@ def scan(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("scan",), ("screen",), ("evaluate",), ("inspect",), ("detectors",)]
+    "command",
+    [(), ("scan",), ("screen",), ("sweep",), ("evaluate",), ("inspect",), ("detectors",)],
 )
 def test_help_answers_without_torch(command: tuple[str, ...]) -> None:
     code = (
@@ -102,6 +104,7 @@ BAD_OPTIONS = [
     (["--layout", "CHWN"], "NHWC"),
     (["--preprocess", "nope"], "nope"),
     (["--images-per-class", "0"], "--images-per-class"),
+    (["--time-budget", "soon"], "expected a time such as 90s"),
     (["--labels", "/no/such/labels.txt"], "labels"),
 ]
 
@@ -180,7 +183,7 @@ def test_output_that_cannot_be_written_is_noticed_before_the_scan(
 def test_one_bad_output_does_not_lose_the_others(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "check_writable", lambda path: None)
+    monkeypatch.setattr(cli_report, "check_writable", lambda path: None)
     good = tmp_path / "good.json"
     arguments = ["scan", str(MODEL), "--clean-dir", str(IMAGES), *SHORT]
     arguments += ["--output", str(tmp_path / "no" / "bad.json"), "--output", str(good)]
@@ -236,10 +239,10 @@ def test_uncaught_exception_never_exits_1(
 
 
 def test_settings_are_parsed() -> None:
-    parsed = cli.parse_settings(["a.b=1", "a.c=x=y", "d.e= 2 "])
+    parsed = parse_settings(["a.b=1", "a.c=x=y", "d.e= 2 "])
     assert parsed == {"a": {"b": "1", "c": "x=y"}, "d": {"e": "2"}}
     with pytest.raises(UsageError):
-        cli.parse_settings(["a=1"])
+        parse_settings(["a=1"])
 
 
 @pytest.mark.parametrize(

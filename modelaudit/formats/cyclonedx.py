@@ -12,6 +12,7 @@ from typing import Any
 
 from modelaudit.evidence import FindingReport, FlipCount, Picture
 from modelaudit.failure import Failure
+from modelaudit.formats.policy_text import is_waived, policy_lines
 from modelaudit.formats.reading import rejects
 from modelaudit.formats.wording import evidence_text, finding_name, meaning, next_step, seen_text
 from modelaudit.report import Report
@@ -69,7 +70,9 @@ def _properties(report: Report | Failure) -> list[dict[str, str]]:
             "detectors": ", ".join(d.detector for d in report.detectors),
             "images.sha256": report.images.sha256,
         }
-    return [{"name": _PREFIX + name, "value": value} for name, value in values.items()]
+    properties = [{"name": _PREFIX + name, "value": value} for name, value in values.items()]
+    policy = [{"name": f"{_PREFIX}policy", "value": line} for line in policy_lines(report)]
+    return properties + policy
 
 
 def _model_card(report: Report) -> dict[str, Any]:
@@ -126,6 +129,7 @@ def _graphic(finding: FindingReport, picture: Picture) -> dict[str, Any]:
 
 def _vulnerability(report: Report) -> dict[str, Any]:
     found = [evidence_text(report, d) for d in report.detectors if rejects(report, d)]
+    waived = {"response": ["will_not_fix"], "detail": "\n".join(policy_lines(report))}
     return {
         "id": "modelaudit-backdoor",
         "description": meaning(report),
@@ -133,4 +137,5 @@ def _vulnerability(report: Report) -> dict[str, Any]:
         "recommendation": next_step(report),
         "ratings": [{"severity": "critical", "method": "other"}],
         "affects": [{"ref": "model"}],
+        **({"analysis": waived} if is_waived(report) else {}),
     }

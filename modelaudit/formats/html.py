@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from modelaudit.failure import Failure
 from modelaudit.formats import chart, reading, wording
+from modelaudit.formats.page import page_template
+from modelaudit.formats.policy_text import policy_lines
 from modelaudit.report import Report
 
 _LIMITS = (
@@ -26,29 +25,17 @@ _LIMITS = (
 
 def render_html(report: Report | Failure) -> str:
     """The page; every text in it is escaped."""
+    template = page_template("report")
     if isinstance(report, Failure):
-        return _template().render(failure=report, report=None)
-    return _template().render(failure=None, report=report, **_parts(report))
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("modelaudit.formats", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["p"] = wording.p_text
-    environment.filters["plain"] = _plain
-    return environment.get_template("report.html.jinja")
+        return template.render(failure=report, report=None, policy=policy_lines(report))
+    return template.render(failure=None, report=report, **_parts(report))
 
 
 def _parts(report: Report) -> dict[str, Any]:
     """What the template shows beside the report itself."""
     return {
         "meaning": wording.meaning(report),
+        "policy": policy_lines(report),
         "next_step": wording.next_step(report),
         "odds": wording.odds_text(report),
         "finding_name": wording.finding_name,
@@ -63,14 +50,3 @@ def _parts(report: Report) -> dict[str, Any]:
         "space": chart,
         "limits": _LIMITS,
     }
-
-
-def _plain(value: object) -> str:
-    """A value of the settings for a person."""
-    if value is None or value in ({}, [], ()):
-        return "-"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} = {_plain(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return str(value)

@@ -10,6 +10,7 @@ from typing import Any
 
 from modelaudit.failure import Failure
 from modelaudit.formats.reading import rejects
+from modelaudit.plain import to_plain
 from modelaudit.report import Report
 from modelaudit.verdict import Verdict
 
@@ -24,7 +25,7 @@ def render_intoto(report: Report | Failure) -> str:
     """A statement whose subject is the model's SHA-256.
 
     Without one, because the file could not be read, there is no subject, and no verifier accepts
-    the statement.
+    the statement. The result is the verdict's; that it is waived, and why, is said beside it.
     """
     predicate = _failed(report) if isinstance(report, Failure) else _predicate(report)
     name, sha256 = report.model.path, report.model.sha256
@@ -66,5 +67,7 @@ def _predicate(report: Report) -> dict[str, Any]:
             "reasons": list(report.reasons),
             "p": {d.detector: d.p_holm for d in report.detectors},
             "environment": dict(report.environment),
+            **({"policy": to_plain(report.policy)} if report.policy else {}),
+            "cut_short": to_plain(report.cut_short),
         },
     }

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from modelaudit.failure import Failure
+from modelaudit.formats.policy_text import is_waived, policy_lines
 from modelaudit.formats.reading import rejects
 from modelaudit.formats.wording import evidence_text, p_text, summary_line
 from modelaudit.plain import printable
@@ -14,9 +15,11 @@ from modelaudit.verdict import Verdict
 
 
 def render_junit(report: Report | Failure) -> str:
-    """A suite that fails if and only if the exit code is not 0.
+    """A suite that fails if and only if the verdict's own exit code is not 0 and it is not waived.
 
-    ``backdoored`` is a failure, ``inconclusive`` and a scan that failed are errors.
+    ``backdoored`` is a failure, ``inconclusive`` and a scan that failed are errors; what a waiver
+    covers is skipped. What else the policy lets pass (``--fail-on``) fails here all the same: the
+    suite is what such a run leaves for others to decide on.
     """
     cases = [_failed(report)] if isinstance(report, Failure) else _cases(report)
     suite = Element("testsuite", name="modelaudit", tests=str(len(cases)))
@@ -44,9 +47,10 @@ def _failed(failure: Failure) -> Element:
 def _cases(report: Report) -> list[Element]:
     verdict = _case("verdict", report.model.path)
     if report.verdict is Verdict.BACKDOORED:
-        _outcome(verdict, "failure", "backdoored", summary_line(report))
+        _failing(report, verdict, "failure", "backdoored", summary_line(report))
     elif report.verdict is Verdict.INCONCLUSIVE:
-        _outcome(verdict, "error", "inconclusive", " ".join(report.reasons))
+        message = " ".join([*report.reasons, *policy_lines(report)])
+        _failing(report, verdict, "error", "inconclusive", message)
     return [verdict, *(_detector(report, detector) for detector in report.detectors)]
 
 
@@ -54,7 +58,7 @@ def _detector(report: Report, detector: DetectorReport) -> Element:
     case = _case(detector.detector, report.model.path)
     case.set("time", f"{detector.seconds:.3f}")
     if rejects(report, detector):
-        _outcome(case, "failure", "backdoored", evidence_text(report, detector))
+        _failing(report, case, "failure", "backdoored", evidence_text(report, detector))
     elif detector.p_holm is None:
         _outcome(case, "skipped", "", detector.reason)
     else:
@@ -65,6 +69,14 @@ def _detector(report: Report, detector: DetectorReport) -> Element:
 
 def _case(name: str, model: str) -> Element:
     return Element("testcase", name=printable(name), classname=printable(f"modelaudit.{model}"))
+
+
+def _failing(report: Report, case: Element, kind: str, type_: str, message: str) -> None:
+    """A failure or an error; skipped where somebody answers for it."""
+    if is_waived(report):
+        _outcome(case, "skipped", "waived", message)
+    else:
+        _outcome(case, kind, type_, message)
 
 
 def _outcome(case: Element, kind: str, type_: str, message: str) -> None:

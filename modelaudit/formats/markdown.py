@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from modelaudit.failure import Failure
+from modelaudit.formats.policy_text import policy_lines
 from modelaudit.formats.reading import rejects
 from modelaudit.formats.wording import (
     evidence_text,
     meaning,
     next_step,
+    origin_notes,
     p_text,
     paper_p_text,
     seen_text,
@@ -19,7 +21,8 @@ from modelaudit.formats.wording import (
 from modelaudit.report import Report
 from modelaudit.verdict import Verdict
 
-_SIGNS = {
+#: Of the verdicts.
+SIGNS: Mapping[str, str] = {
     Verdict.BACKDOORED: "❌",
     Verdict.INCONCLUSIVE: "⚠️",
     Verdict.NO_BACKDOOR_FOUND: "✅",
@@ -48,17 +51,19 @@ def _failed(failure: Failure) -> list[str]:
         f"The scan of **{escape(failure.model.path)}** failed while {escape(failure.error.stage)}.",
         "",
         f"{escape(failure.error.kind)}: {escape(failure.error.message)}",
+        *_policy(failure),
     ]
 
 
 def _report(report: Report) -> list[str]:
     lines = [
-        f"### {_SIGNS[report.verdict]} modelaudit: {report.verdict}",
+        f"### {SIGNS[report.verdict]} modelaudit: {report.verdict}",
         "",
         f"**{escape(report.model.path)}** (sha256 `{report.model.sha256[:12]}`)",
         "",
         escape(meaning(report)),
         *(f"- {escape(reason)}" for reason in report.reasons),
+        *_policy(report),
     ]
     found = [evidence_text(report, d) for d in report.detectors if rejects(report, d)]
     if found:
@@ -67,9 +72,13 @@ def _report(report: Report) -> list[str]:
         lines += ["", *_detectors(report)]
     if report.verdict is Verdict.NO_BACKDOOR_FOUND:
         rows = [(one.sees, one.detector, seen_text(one)) for one in report.looked_for]
-        lines += ["", *_table(("Looked for", "By", "Seen from"), rows)]
+        lines += ["", *table_lines(("Looked for", "By", "Seen from"), rows)]
     lines += ["", f"**Next:** {escape(next_step(report))}"]
     return [*lines, *_details(report)]
+
+
+def _policy(report: Report | Failure) -> list[str]:
+    return [part for line in policy_lines(report) for part in ("", f"**{escape(line)}**")]
 
 
 def _detectors(report: Report) -> Iterable[str]:
@@ -84,10 +93,11 @@ def _detectors(report: Report) -> Iterable[str]:
         )
         for d in report.detectors
     ]
-    return _table(head, rows)
+    return table_lines(head, rows)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    """A table whose cells are shown as they are."""
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
     for row in rows:
@@ -107,6 +117,7 @@ def _details(report: Report) -> list[str]:
         *report.model.notes,
         *images.warnings,
         *(f"{d.detector}: {note}" for d in report.detectors for note in d.notes),
+        *origin_notes(report),
         *(
             f"{one.name}: {one.summary}" if one.status == "done" else f"{one.name}: {one.reason}"
             for one in report.examinations

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from modelaudit.exit_codes import EXIT_CODES, EXIT_ERROR
 from modelaudit.failure import Failure
+from modelaudit.formats.policy_text import exit_code_of, waiver_text
 from modelaudit.formats.reading import rejects
 from modelaudit.formats.wording import evidence_text, next_step
 from modelaudit.report import DetectorReport, Report
@@ -42,7 +42,7 @@ def _failed(failure: Failure) -> dict[str, Any]:
         "invocations": [
             {
                 "executionSuccessful": False,
-                "exitCode": EXIT_ERROR,
+                "exitCode": exit_code_of(failure),
                 "toolExecutionNotifications": [notification],
             }
         ],
@@ -59,12 +59,18 @@ def _run(report: Report) -> dict[str, Any]:
         for c in report.preflight
         if c.status in _LEVELS
     ]
+    notifications += _expired(report)
+    if cut := report.cut_short:
+        descriptor = {"id": cut.cause.replace(" ", "-")}
+        notifications.append(
+            {"level": "warning", "descriptor": descriptor, "message": _message(str(cut))}
+        )
     return {
         "tool": {"driver": _driver(report.environment["modelaudit"], rules)},
         "invocations": [
             {
                 "executionSuccessful": True,
-                "exitCode": EXIT_CODES[report.verdict],
+                "exitCode": exit_code_of(report),
                 "endTimeUtc": report.environment["created"].replace("+00:00", "Z"),
                 "toolExecutionNotifications": notifications,
             }
@@ -73,6 +79,26 @@ def _run(report: Report) -> dict[str, Any]:
         "results": _results(report),
         "properties": {"verdict": report.verdict.value, "imagesSha256": report.images.sha256},
     }
+
+
+def _expired(report: Report) -> list[dict[str, Any]]:
+    """Waivers that hold no more."""
+    expired = report.policy.expired if report.policy else ()
+    descriptor = {"id": "waiver-expired"}
+    return [
+        {"level": "error", "descriptor": descriptor, "message": _message(waiver_text(one))}
+        for one in expired
+    ]
+
+
+def _suppressions(report: Report) -> dict[str, Any]:
+    """That the results of a waived model need no action, and why."""
+    applied = report.policy.applied if report.policy else ()
+    accepted = [
+        {"kind": "external", "status": "accepted", "justification": waiver_text(one)}
+        for one in applied
+    ]
+    return {"suppressions": accepted} if accepted else {}
 
 
 def _results(report: Report) -> list[dict[str, Any]]:
@@ -108,6 +134,7 @@ def _result(
         "message": _message(text),
         "locations": [_location(report.model.path, 0)],
         "partialFingerprints": {"modelTarget/v1": f"{report.model.sha256}:{rule}:{key}"},
+        **_suppressions(report),
     }
 
 

@@ -13,17 +13,26 @@ from rich.text import Text
 from modelaudit.failure import Failure
 from modelaudit.formats.examinations_text import examination_parts
 from modelaudit.formats.findings_text import finding_parts, looked_for_part
-from modelaudit.formats.reading import found_by, rejects, smallest_p, surest, suspicious_entry
+from modelaudit.formats.policy_text import policy_lines
+from modelaudit.formats.reading import (
+    found_by,
+    most_suspicious,
+    rejects,
+    smallest_p,
+    surest,
+    suspicious_entry,
+)
 from modelaudit.formats.wording import (
     class_text,
     finding_name,
     next_step,
+    origin_notes,
     p_text,
     paper_p_text,
     suspicious_text,
 )
 from modelaudit.isolation.limits import NOT_LIMITED
-from modelaudit.report import ClassReport, DetectorReport, Report
+from modelaudit.report import DetectorReport, Report
 from modelaudit.verdict import Verdict
 
 _COLOURS = {
@@ -78,6 +87,7 @@ def _failure(failure: Failure) -> Panel:
         Text("NO VERDICT", style="bold red"),
         Text(f"The scan of {failure.model.path} failed while {failure.error.stage}."),
         Text(f"{failure.error.kind}: {failure.error.message}"),
+        *map(Text, policy_lines(failure)),
     ]
     return Panel(Group(*lines), border_style="red", expand=False, title="modelaudit")
 
@@ -93,9 +103,11 @@ def _headline(report: Report) -> Panel:
             Text.assemble((finding_name(finding), "bold"), f"   p = {p_text(p)}   found by {by}")
         )
     lines += [Text(reason) for reason in report.reasons]
+    lines += [Text(str(report.cut_short))] if report.cut_short else []
     if report.verdict is Verdict.NO_BACKDOOR_FOUND:
         alpha = report.settings["alpha"]
         lines.append(Text(f"smallest p = {p_text(smallest_p(report))}, not below alpha = {alpha}"))
+    lines += [Text(line) for line in policy_lines(report)]
     return Panel(Group(*lines), border_style=colour, expand=False, title="modelaudit")
 
 
@@ -151,10 +163,7 @@ def _evidence(report: Report) -> Table:
 
 def _pattern_sizes(report: Report, detector: DetectorReport) -> Iterable[RenderableType]:
     """Bar chart of pattern sizes (or statistics), the most suspicious first; source classes."""
-    best: dict[int, ClassReport] = {}
-    for one in sorted(detector.classes, key=lambda c: c.statistic, reverse=True):
-        best.setdefault(one.target, one)
-    rows = list(best.values())
+    rows = most_suspicious(detector)
     values = [one.size if detector.by_size else one.statistic for one in rows]
     largest = max((value for value in values if value is not None), default=1.0) or 1.0
     title = "Pattern size" if detector.by_size else "Statistic"
@@ -191,6 +200,7 @@ def _remarks(report: Report) -> Iterable[RenderableType]:
     remarks += [f"note: {note}" for note in report.model.notes]
     remarks += [f"warning: {warning}" for warning in report.images.warnings]
     remarks += [f"note: {d.detector}: {note}" for d in report.detectors for note in d.notes]
+    remarks += [f"note: {note}" for note in origin_notes(report)]
     remarks += [
         f"note: isolation, {name}: {done}"
         for name, done in report.environment.get("isolation", {}).items()

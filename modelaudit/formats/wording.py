@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modelaudit.evidence import FindingReport, LookedFor
 from modelaudit.failure import Failure
+from modelaudit.formats.policy_text import policy_lines
 from modelaudit.formats.reading import smallest_p
 from modelaudit.report import DetectorReport, Report
 from modelaudit.verdict import Verdict
@@ -13,7 +14,11 @@ _MOST_TARGETS = 5
 
 
 def meaning(report: Report) -> str:
-    """The verdict in plain language."""
+    """The verdict in plain language, and that a scan was cut short."""
+    return " ".join(filter(None, (_meaning(report), str(report.cut_short or ""))))
+
+
+def _meaning(report: Report) -> str:
     if report.verdict is Verdict.BACKDOORED and not any(map(flips_text, report.findings)):
         return (
             f"Some inputs make this model answer {_answers(report)} with a lead over all other "
@@ -77,6 +82,11 @@ def next_step(report: Report) -> str:
             "do not use this model. Ask its author how it was trained, get it from another source, "
             "or retrain it; scan again with other clean images (--seed) to see the same target."
         )
+    if report.cut_short:
+        return (
+            "let the scan run to its end. The same command goes on after the detectors that had "
+            "finished, unless nothing was kept (--no-cache)."
+        )
     if report.verdict is Verdict.INCONCLUSIVE:
         advice = dict.fromkeys(c.advice for c in report.preflight if c.status == "inconclusive")
         return " ".join(filter(None, advice)) or "look at the reasons above; more images may help."
@@ -88,6 +98,12 @@ def next_step(report: Report) -> str:
 
 def summary_line(report: Report | Failure) -> str:
     """The verdict in one line, for ``--quiet``."""
+    line = _summary(report)
+    policy = " ".join(policy_lines(report))
+    return f"{line} ({policy})" if policy else line
+
+
+def _summary(report: Report | Failure) -> str:
     if isinstance(report, Failure):
         return f"{report.verdict}: {report.model.path}: {report.error.message}"
     line = f"{report.verdict}: {report.model.path}"
@@ -97,7 +113,15 @@ def summary_line(report: Report | Failure) -> str:
         line += f": {report.reasons[0]}"
     elif report.detectors:
         line += f": smallest p = {p_text(smallest_p(report))}"
+    if report.cut_short:
+        line += f". {report.cut_short}"
     return line
+
+
+def origin_notes(report: Report) -> list[str]:
+    """Which settings come from files or the environment, and not from the command line."""
+    origins = report.settings.get("from", {})
+    return [f"--{key} comes from {source}" for key, source in origins.items()]
 
 
 def odds_text(report: Report) -> str:

@@ -18,6 +18,8 @@ REPORTS: Mapping[str, Callable[[], Report | Failure]] = {
     "backdoored": reports.backdoored,
     "clean": reports.clean,
     "inconclusive": reports.inconclusive,
+    "waived": reports.waived,
+    "cut-short": reports.cut_short,
     "failed": reports.failed,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
+from modelaudit.cut_short import CutShort, LeftOut
 from modelaudit.evidence import (
     FindingReport,
     FindingSource,
@@ -16,6 +17,7 @@ from modelaudit.evidence import (
 )
 from modelaudit.examination_report import ExaminationReport
 from modelaudit.failure import FailedModel, Failure, FailureCause
+from modelaudit.policy_report import PolicyReport, WaiverReport
 from modelaudit.report import (
     SCHEMA_VERSION,
     CheckReport,
@@ -142,6 +144,41 @@ def inconclusive() -> Report:
         looked_for=(),
         examinations=(),
     )
+
+
+def waived() -> Report:
+    """A finding that somebody answers for; an older waiver of it has expired."""
+    waivers = (
+        WaiverReport("expired", "first look", "joe", "2025-06-30", None, None),
+        WaiverReport("applied", "known & <b>reviewed</b> | #12", "jane", "2026-06-30", None, "3"),
+    )
+    policy = PolicyReport(("backdoored", "inconclusive", "error"), 0, waivers)
+    return replace(backdoored(), policy=policy)
+
+
+def cut_short() -> Report:
+    """A scan without a finding whose time was over before its last detector had finished."""
+    report = clean()
+    cut = CutShort("time budget", (LeftOut("l-red-warp", "warps: WaNet"),))
+    left_out = replace(
+        report.detectors[0],
+        detector="l-red-warp",
+        p_plugin=None,
+        log_p_plugin=None,
+        p_calibrated=None,
+        p_holm=None,
+        target=None,
+        sources={},
+        classes=(),
+        unit="",
+        image_passes=0.0,
+        seconds=0.0,
+        null={},
+        settings={},
+        notes=(),
+        reason=cut.reason,
+    )
+    return replace(report, detectors=(*report.detectors, left_out), cut_short=cut)
 
 
 def failed() -> Failure:

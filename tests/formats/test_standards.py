@@ -16,9 +16,9 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from modelaudit.evidence import Target
-from modelaudit.exit_codes import EXIT_CODES
 from modelaudit.failure import failure_of
 from modelaudit.formats import FORMATS
+from modelaudit.formats.policy_text import exit_code_of
 from modelaudit.report import Report, schema
 from tests.formats.golden import REPORTS
 from tests.formats.reports import backdoored
@@ -50,7 +50,13 @@ def test_sarif_fits_the_schema(report: str) -> None:
 
 @pytest.mark.parametrize(
     ("report", "levels"),
-    [("backdoored", ["error"]), ("clean", []), ("inconclusive", ["warning"]), ("failed", [])],
+    [
+        ("backdoored", ["error"]),
+        ("clean", []),
+        ("inconclusive", ["warning"]),
+        ("waived", ["error"]),
+        ("failed", []),
+    ],
 )
 def test_sarif_results(report: str, levels: list[str]) -> None:
     (run,) = parsed("sarif", report)["runs"]
@@ -104,6 +110,7 @@ def test_cyclonedx_has_a_model_card_with_the_numbers() -> None:
         ("backdoored", "FAILED"),
         ("clean", "PASSED"),
         ("inconclusive", "WARNED"),
+        ("waived", "FAILED"),
         ("failed", "FAILED"),
     ],
 )
@@ -144,7 +151,7 @@ def test_junit_fails_if_and_only_if_the_command_does(report: str) -> None:
     for key, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         assert counts[key] == len(suite.findall(f"testcase/{tag}"))
     bad = counts["failures"] + counts["errors"] > 0
-    assert bad == (report == "failed" or EXIT_CODES[_report(report).verdict] != 0)
+    assert bad == (exit_code_of(REPORTS[report]()) != 0)
 
 
 def test_junit_has_no_characters_that_xml_does_not_know() -> None:
