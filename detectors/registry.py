@@ -1,35 +1,30 @@
-"""The detectors by name, and their settings from text."""
+"""The detectors by name, built in or of other packages, and their settings from text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
+from detectors import plugins
 from detectors.embeddings import EMBEDDINGS
+from detectors.entry import Entry, setting_types
 from detectors.lred import LRed
 from detectors.mm_bd import MmBd
 from detectors.neural_cleanse import NeuralCleanse
 from detectors.types import Detector
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A registered detector.
-
-    Attributes:
-        config: frozen dataclass whose fields are the settings; an instance is the detector.
-        defaults: settings that differ from the dataclass's defaults.
-        summary: one line for ``modelaudit detectors``.
-        default: whether a scan runs it when none is named.
-    """
-
-    config: Callable[..., Detector]
-    defaults: Mapping[str, Any]
-    summary: str
-    default: bool
-
+__all__ = [
+    "FAST",
+    "REGISTRY",
+    "Entry",
+    "build",
+    "cheapest_first",
+    "default_names",
+    "find",
+    "preset_names",
+    "refuse_ambiguous",
+]
 
 #: In an all-to-all attack every class is a source alike, and it can reach no more images than the
 #: model classifies correctly.
@@ -63,8 +58,20 @@ REGISTRY: Mapping[str, Entry] = MappingProxyType(
 )
 
 
-#: What ``--fast`` runs, as far as it is registered.
+#: What ``--fast`` runs.
 FAST = ("l-red", "mm-bd")
+#: From cheap to dear as measured on a model of ten classes, those of ``--fast`` first.
+_BY_COST = (
+    "mm-bd",
+    "l-red",
+    "l-red-all-to-all",
+    "l-red-all-to-all-sparse",
+    "l-red-patch",
+    "l-red-warp",
+    "l-red-sparse",
+    "neural-cleanse",
+    "l-red-generator",
+)
 
 
 def default_names() -> tuple[str, ...]:
@@ -79,42 +86,61 @@ def preset_names(preset: str) -> tuple[str, ...]:
     return tuple(name for name in REGISTRY if preset == "thorough" or name in FAST)
 
 
+def cheapest_first(names: Iterable[str]) -> tuple[str, ...]:
+    """The detectors in the order in which a scan runs them; those of other packages come last."""
+    places = {name: place for place, name in enumerate(_BY_COST)}
+    return tuple(sorted(names, key=lambda name: places.get(name, len(places))))
+
+
+def find(name: str) -> Entry:
+    """A built-in detector, or one of another package, which is then imported.
+
+    Raises:
+        ValueError: there is none of that name, or it cannot be loaded; the message says why.
+    """
+    if name in REGISTRY:
+        return REGISTRY[name]
+    declared = plugins.declarations()
+    if name not in declared:
+        there_are = ", ".join([*REGISTRY, *declared])
+        raise ValueError(f"there is no detector {name!r}; there are: {there_are}")
+    return plugins.load(name, declared[name])
+
+
+def refuse_ambiguous(names: Iterable[str]) -> None:
+    """Does each of these names, which somebody asked for, mean one detector?
+
+    Raises:
+        ValueError: another package declares a name that is built in.
+    """
+    declared = plugins.declarations()
+    for name in names:
+        if name in REGISTRY and name in declared:
+            raise ValueError(
+                f"the detector {name!r} is built in, but {plugins.places(declared[name])} declares "
+                "the same name; uninstall that package, or name its detector otherwise"
+            )
+
+
 def build(name: str, settings: Mapping[str, str]) -> Detector:
     """A detector with settings given as text.
 
     Raises:
-        ValueError: unknown detector or setting, or a value that does not fit; the message says
-            what would.
+        ValueError: as :func:`find`; or an unknown setting, or a value that does not fit, and the
+            message says what would.
     """
-    if name not in REGISTRY:
-        raise ValueError(f"there is no detector {name!r}; there are: {', '.join(REGISTRY)}")
-    entry = REGISTRY[name]
-    types = setting_types(name)
+    entry = find(name)
+    types = setting_types(entry)
     values = dict(entry.defaults)
     for key, text in settings.items():
         if key not in types:
             raise ValueError(f"{name} has no setting {key!r}; it has: {', '.join(types)}")
         values[key] = _parse(f"{name}.{key}", text, types[key])
     try:
-        return entry.config(name=name, **values)
+        detector = entry.config(name=name, **values)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-def setting_types(name: str) -> dict[str, Any]:
-    """Setting -> type of a registered detector."""
-    config: Any = REGISTRY[name].config
-    hints = get_type_hints(config)
-    return {f.name: hints[f.name] for f in fields(config) if f.name != "name"}
-
-
-def setting_defaults(name: str) -> dict[str, Any]:
-    """Setting -> default value of a registered detector."""
-    entry = REGISTRY[name]
-    config: Any = entry.config
-    return {
-        f.name: entry.defaults.get(f.name, f.default) for f in fields(config) if f.name != "name"
-    }
+    return detector if name in REGISTRY else plugins.Foreign(name, detector)
 
 
 def _parse(where: str, text: str, kind: Any) -> Any:

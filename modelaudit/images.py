@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from modelaudit.image_folder import (
     class_name,
     scan_folder,
 )
+from modelaudit.image_tensors import as_labels, as_pixels
 from modelaudit.labels import read_labels
 
 __all__ = [
@@ -49,8 +51,8 @@ class CleanImages:
     Attributes:
         pixels: float32 ``[n, C, H, W]`` in [0, 1].
         labels: int64 ``[n]``, class indices.
-        files: where each image came from.
-        digests: hex SHA-256 of each file's bytes.
+        files: where each image came from; only a name for one that is in memory.
+        digests: hex SHA-256 of each file's bytes; for an image in memory, of its pixels.
         was_resized: whether each image had another size on disk.
         class_names: names of the outputs 0, 1, ... as far as they are known.
         mapping: how folders became class indices.
@@ -65,6 +67,31 @@ class CleanImages:
     class_names: tuple[str, ...] = ()
     mapping: FolderMapping = "numbers"
     warnings: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def from_tensors(cls, pixels: Any, labels: Any, class_names: Sequence[str] = ()) -> CleanImages:
+        """Images that are in memory.
+
+        Args:
+            pixels: tensor or array ``[n, C, H, W]``, C = 1 (grey), 3 (RGB) or 4 (RGBA): floats in
+                [0, 1] or uint8 in 0 .. 255, not normalised.
+            labels: class indices ``[n]``, whole numbers.
+            class_names: of the outputs 0, 1, ... in order, if they are known.
+
+        Raises:
+            ImagesError: another shape, type or range.
+        """
+        names = tuple(class_names)
+        checked = as_pixels(pixels)
+        classes = as_labels(labels, len(checked), names)
+        return cls(
+            pixels=checked,
+            labels=classes,
+            files=tuple(Path(f"{c}/{i}") for i, c in enumerate(classes.tolist())),
+            digests=tuple(hashlib.sha256(one.contiguous().numpy()).hexdigest() for one in checked),
+            was_resized=(False,) * len(checked),
+            class_names=names,
+        )
 
     def __len__(self) -> int:
         return len(self.files)

@@ -15,7 +15,7 @@ from modelaudit.findings import unseen
 from modelaudit.input_files import list_inputs, read_inputs
 from modelaudit.report import Report
 from modelaudit.reporting import class_names
-from modelaudit.scan import scan
+from modelaudit.scanning import scan
 from modelaudit.screen_checks import Calibration, checks_for
 from modelaudit.screen_options import ScreenOptions
 from modelaudit.screen_report import (

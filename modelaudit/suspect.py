@@ -15,6 +15,7 @@ from modelaudit.fitting import Fit, fit_images
 from modelaudit.images import CleanImages, choose
 from modelaudit.loaders import LoadedModel
 from modelaudit.loading import load_with_config
+from modelaudit.model_config import ModelConfig
 from modelaudit.options import ScanOptions
 from modelaudit.preprocess import PreprocessChoice
 from modelaudit.preprocessing import Preprocessing
@@ -47,11 +48,19 @@ class Suspect:
         return self.fit.pool
 
 
-def prepare(options: ScanOptions, progress: StageProgress) -> Suspect:
-    """Load the model and its images and find out how they fit together."""
+def prepare(
+    options: ScanOptions, progress: StageProgress, loaded: LoadedModel | None = None
+) -> Suspect:
+    """Load the model and its images and find out how they fit together.
+
+    Args:
+        loaded: the model, where it is in memory and ``options.model`` only names it.
+    """
     device = _device(options.device)
     progress("loading the model", 0.0)
-    loaded, config = load_with_config(options.model, options.arch, options.num_classes)
+    config = ModelConfig()
+    if loaded is None:
+        loaded, config = load_with_config(options.model, options.arch, options.num_classes)
     progress("reading the clean images", 0.0)
     fit = fit_images(
         loaded, config, options, device, lambda share: progress("finding the preprocessing", share)

@@ -8,7 +8,7 @@ import pytest
 
 from detectors import registry
 from modelaudit import __main__
-from modelaudit.scan import build_detectors
+from modelaudit.scanning import build_detectors
 from tests.conftest import BUNDLED
 
 SCAN = ["scan", str(BUNDLED / "badnets.onnx"), "--clean-dir", str(BUNDLED / "images")]

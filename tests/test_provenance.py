@@ -10,7 +10,7 @@ import pytest
 import torch
 from jsonschema import validate
 
-from modelaudit import scan
+from modelaudit import scanning
 from modelaudit.errors import UsageError
 from modelaudit.fitting import Fit, fit_images
 from modelaudit.formats.text import render_text
@@ -42,7 +42,7 @@ def report_of(model: Path, images: Path, **options: Any) -> Report:
     given = ScanOptions(
         model, images, images_per_class=4, detectors=("l-red",), settings=settings, **options
     )
-    report = scan.scan(given).report
+    report = scanning.scan(given).report
     validate(report.to_dict(), schema())
     return report
 

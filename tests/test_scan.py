@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from modelaudit import loaders, loading, scan
+from modelaudit import loaders, loading, scanning
 from modelaudit.errors import ModelMismatchError, UsageError
 from modelaudit.loaders import load_model
 from modelaudit.report import Report, schema
-from modelaudit.scan import ScanOptions
+from modelaudit.scanning import ScanOptions
 from tests.conftest import BUNDLED
 
 IMAGES = BUNDLED / "images"
@@ -27,7 +27,7 @@ SHORT = {"l-red": {"tau_max": "2"}}
 
 
 def short_scan(model: Path, images: Path = IMAGES, **options: object) -> Report:
-    report = scan.scan(
+    report = scanning.scan(
         ScanOptions(model, images, detectors=("l-red",), settings=SHORT, **options)  # type: ignore[arg-type]
     ).report
     jsonschema.Draft202012Validator(schema()).validate(report.to_dict())
@@ -92,8 +92,8 @@ def test_grey_images_for_an_rgb_model(tmp_path: Path) -> None:
 def test_softmax_is_recognised_and_gives_the_same_patterns(tmp_path: Path) -> None:
     options = ScanOptions(wrapped("plain", tmp_path), IMAGES, detectors=("l-red",))
     options = replace(options, images_per_class=2)
-    plain = scan.scan(options).report
-    soft = scan.scan(replace(options, model=wrapped("softmax", tmp_path))).report
+    plain = scanning.scan(options).report
+    soft = scanning.scan(replace(options, model=wrapped("softmax", tmp_path))).report
     assert (plain.model.outputs, soft.model.outputs) == ("logits", "probabilities")
     assert any(c.name == "output-kind" and c.status == "note" for c in soft.preflight)
     for a, b in zip(plain.detectors[0].classes, soft.detectors[0].classes, strict=True):
@@ -115,7 +115,7 @@ def test_subset_of_the_classes_is_enough(tmp_path: Path) -> None:
     for k in (1, 5, 8):
         shutil.copytree(IMAGES / f"{k:02d}", images / str(k))
     options = ScanOptions(BUNDLED / "badnets.onnx", images, detectors=("l-red-sparse",))
-    report = scan.scan(options).report
+    report = scanning.scan(options).report
     assert len(report.detectors[0].classes) == 10
     assert set(report.detectors[0].sources) == {"1", "5", "8"}
     assert any(c.name == "output-count" and c.status == "note" for c in report.preflight)

@@ -14,7 +14,7 @@ from jsonschema import validate
 from onnx import numpy_helper
 from torch import Tensor
 
-from modelaudit import loading, scan
+from modelaudit import loading, scanning
 from modelaudit.errors import (
     ImagesError,
     ModelAuditError,
@@ -97,7 +97,7 @@ def test_outputs_that_are_nan_are_not_blamed_on_the_importer(
         proto.graph.initializer[1].CopyFrom(numpy_helper.from_array(value, "nan"))
         onnx.save(proto, str(model))
     with pytest.raises(ModelFileError, match="20 of 20 clean images are NaN or infinite") as caught:
-        scan.scan(ScanOptions(model, images, images_per_class=4, device="cpu"))
+        scanning.scan(ScanOptions(model, images, images_per_class=4, device="cpu"))
     assert not isinstance(caught.value, ModelMismatchError)
 
 
@@ -146,7 +146,7 @@ def test_sigmoid_is_in_the_reports_schema(tmp_path: Path, images: Path) -> None:
         detectors=("l-red",),
         settings={"l-red": {"tau_max": "2"}},
     )
-    report = scan.scan(options).report
+    report = scanning.scan(options).report
     assert report.model.outputs == "sigmoid"
     assert report.model.preprocessing.chosen == "auto"
     validate(report.to_dict(), schema())

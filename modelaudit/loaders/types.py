@@ -57,8 +57,8 @@ class LoadedModel:
     Attributes:
         module: float32 tensor in the file's own layout and value range -> raw outputs ``[B, K]``;
             in eval mode, parameters frozen.
-        format: ``onnx``, ``torchscript``, ``pt2``, ``huggingface``, ``safetensors`` or
-            ``state-dict``.
+        format: ``onnx``, ``torchscript``, ``pt2``, ``huggingface``, ``safetensors``,
+            ``state-dict`` or ``module`` (a torch module in memory).
         input_shape: shape of one input without the batch dimension, as the file states it; an
             unknown extent is ``None``; the whole is ``None`` when the file does not say.
         layout: the layout that the file's graph expects; ``None`` if the file does not say.
@@ -74,6 +74,7 @@ class LoadedModel:
             stronger first.
         notes: sentences for the report.
         details: facts for ``modelaudit inspect`` (producer, opset, operators, parameters ...).
+        sha256: hex digest of a model that is in memory; ``None`` for a file, which has its own.
     """
 
     module: nn.Module
@@ -87,3 +88,4 @@ class LoadedModel:
     stated: tuple[StatedFacts, ...] = ()
     notes: tuple[str, ...] = ()
     details: Mapping[str, str] = field(default_factory=dict)
+    sha256: str | None = None

@@ -1,0 +1,39 @@
+"""The hook for pre-commit: scan every model that a commit changes, one after another.
+
+``python -P -m modelaudit.pre_commit OPTION ... -- MODEL ...``, with options of ``modelaudit scan``;
+pre-commit appends the files. The exit code is that of the worst model.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from modelaudit.__main__ import run
+from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED
+
+#: Exit codes of a scan, the worst first.
+_WORST_FIRST = (EXIT_INTERRUPTED, 1, EXIT_ERROR, 3)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Scan the models after ``--`` with the options before it; returns the exit code."""
+    if "--" not in arguments:
+        print(
+            "modelaudit: error: expected options of `modelaudit scan`, then --, then models. End "
+            "the hook's args with '--', e.g. args: [--clean-dir, images, --fast, --].",
+            file=sys.stderr,
+        )
+        return EXIT_ERROR
+    place = list(arguments).index("--")
+    options, models = arguments[:place], arguments[place + 1 :]
+    codes = []
+    for model in models:
+        codes.append(run(["scan", "--quiet", *options, "--", model]))
+        if codes[-1] == EXIT_INTERRUPTED:
+            break
+    return next((code for code in _WORST_FIRST if code in codes), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
