@@ -9,8 +9,7 @@ import typer
 
 from modelaudit.cli_fleet import Machines, fleet_options
 from modelaudit.cli_groups import Running, Search
-from modelaudit.cli_options import check_writable
-from modelaudit.errors import UsageError
+from modelaudit.cli_options import ExamineOption, check_writable
 from modelaudit.exit_codes import EXIT_ERROR
 
 
@@ -21,10 +20,13 @@ def evaluate(
     search: Search,
     machines: Machines,
     *,
+    examine: ExamineOption = None,
     output: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="JSON report; finished models in it are not scanned again.", metavar="FILE"
+            help="Also write the results to a file (.json, .html, .md, .txt); repeatable. Finished "
+            "models in a JSON one are not scanned again.",
+            metavar="FILE",
         ),
     ] = None,
     running: Running,
@@ -33,17 +35,21 @@ def evaluate(
 
     Exit codes: 0 finished, 2 error (some model could not be scanned, or bad input).
     """
-    if output is not None and output.suffix != ".json":
-        raise UsageError(f"--output {output}: the evaluation report is JSON; expected *.json.")
-    if output is not None:
-        check_writable(output)
-    from modelaudit.evaluate import EvaluateOptions, evaluation_text
+    outputs = tuple(output or ())
+    for path in outputs:
+        check_writable(path)
+    from modelaudit.evaluate import EvaluateOptions
     from modelaudit.evaluate import evaluate as run_evaluation
+    from modelaudit.formats.evaluation_files import evaluation_format_for
+    from modelaudit.formats.evaluation_text import evaluation_text
     from modelaudit.progress import fleet_progress
 
+    for path in outputs:
+        evaluation_format_for(path)
     options = EvaluateOptions(
         manifest=manifest,
-        output=output,
+        outputs=outputs,
+        examine=tuple(examine or ()),
         **fleet_options(search, machines, running),
     )
     with fleet_progress(running.quiet) as progress:

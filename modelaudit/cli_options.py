@@ -76,6 +76,14 @@ IsolationOption = Annotated[
         "it runs in this process, for debuggers.",
     ),
 ]
+ExamineOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A published check beside the verdict, or all; repeatable. See `modelaudit "
+        "detectors`.",
+        metavar="NAME",
+    ),
+]
 QuietOption = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="No progress, and one line instead of the text report."),

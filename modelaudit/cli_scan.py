@@ -12,6 +12,7 @@ import typer
 
 from modelaudit.cli_groups import Running, Search, Subject, scan_options
 from modelaudit.cli_long import Length, first_interrupt
+from modelaudit.cli_options import ExamineOption
 from modelaudit.cli_policy import Gate, exit_code_of, with_origins
 from modelaudit.cli_report import (
     check_folder,
@@ -22,14 +23,6 @@ from modelaudit.cli_report import (
 )
 from modelaudit.errors import ModelAuditError, UsageError
 
-ExamineOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="A published check beside the verdict, or all; repeatable. See `modelaudit "
-        "detectors`.",
-        metavar="NAME",
-    ),
-]
 SuspectDirOption = Annotated[
     Path | None, typer.Option(help="Folder of inputs to examine (STRIP).", metavar="DIR")
 ]

@@ -2,58 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from detectors.examinations import EXAMINATIONS
 from modelaudit import __version__
-from modelaudit.errors import ManifestError, ModelAuditError, UsageError
-from modelaudit.evaluation import Evaluation, Outcome, evaluation_text, outcome_of
-from modelaudit.isolation.limits import Limits
-from modelaudit.loaders import sha256_of
+from modelaudit.evaluation import Evaluation, Outcome, outcome_of
+from modelaudit.examine import asked_examinations
+from modelaudit.failure import Failure
+from modelaudit.fleet import FleetOptions, FleetProgress, Job, jobs_of, run_fleet
+from modelaudit.fleet_store import read_finished, save_report
+from modelaudit.formats.evaluation_files import evaluation_format_for
 from modelaudit.manifest import ManifestModel, read_manifest
-from modelaudit.model_config import read_model_config
-from modelaudit.options import Preset, ScanOptions
+from modelaudit.options import ScanOptions
 from modelaudit.report import Report
-from modelaudit.run import run_scan, scan_in_worker
-from modelaudit.scan import build_detectors
-
-__all__ = ["EvaluateOptions", "evaluate", "evaluation_text"]
-
-#: Called with the number of finished models, the number of all, and the last one's name.
-FleetProgress = Callable[[int, int, str], None]
+from modelaudit.scanning import build_detectors
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
-    """What to evaluate and how; the same names as in :class:`modelaudit.scan.ScanOptions`.
+class EvaluateOptions(FleetOptions):
+    """What to evaluate and how.
 
     Attributes:
         manifest: JSON file; see :mod:`modelaudit.manifest`.
-        jobs: scans at the same time, each in a process of its own with its share of the cores.
-        limits: of each process, but the memory is that of all together; ``None`` runs without
-            isolation, a single job in this process.
-        output: JSON report, rewritten after every model; finished models in it are kept.
+        outputs: reports, in the format of the extension, rewritten after every model. What is
+            finished according to the JSON ones is not scanned again.
+        examine: published checks to do beside the verdict; see :func:`asked_examinations`.
     """
 
     manifest: Path
-    detectors: tuple[str, ...] = ()
-    preset: Preset = "default"
-    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    images_per_class: int = 8
-    alpha: float = 0.05
-    accuracy_floor: float = 0.5
-    device: str = "auto"
-    seed: int = 0
-    jobs: int = 1
-    output: Path | None = None
-    limits: Limits | None = field(default_factory=Limits)
+    outputs: tuple[Path, ...] = ()
+    examine: tuple[str, ...] = ()
 
 
 def evaluate(options: EvaluateOptions, progress: FleetProgress | None = None) -> Evaluation:
@@ -63,144 +43,63 @@ def evaluate(options: EvaluateOptions, progress: FleetProgress | None = None) ->
 
     Raises:
         ManifestError: the manifest or the report to resume from is malformed.
-        UsageError: unknown detectors or settings.
+        UsageError: unknown detectors, settings, examinations or formats; a report that cannot be
+            written.
     """
     build_detectors(options.detectors, options.settings, options.preset)
-    models = read_manifest(options.manifest)
-    scans = {model.name: _scan_options(model, options) for model in models}
-    keys = {name: _fingerprint(scan_options) for name, scan_options in scans.items()}
-    done = _finished(options.output, keys)
-    show = progress or (lambda done, total, name: None)
-    show(len(done), len(models), "")
-    todo = [model for model in models if model.name not in done]
-    for name, outcome in _run(todo, scans, keys, options):
-        done[name] = outcome
-        show(len(done), len(models), name)
-        _write(_collect(models, done, options), options.output)
-    evaluation = _collect(models, done, options)
-    _write(evaluation, options.output)
-    return evaluation
+    models = {model.name: model for model in read_manifest(options.manifest)}
+    scans = {name: _scan_of(one, options) for name, one in models.items()}
+    jobs = jobs_of(scans, progress)
+
+    def record(job: Job, result: Report | Failure) -> Outcome:
+        examined = asked_examinations(job.options)
+        return outcome_of(models[job.name], job.key, result, examined)
+
+    def save(known: Mapping[str, Outcome]) -> None:
+        evaluation = _collect(tuple(models), known, options)
+        for path in options.outputs:
+            save_report(path, evaluation_format_for(path)(evaluation))
+
+    finished = _finished(options.outputs, jobs)
+    known = run_fleet(jobs, options.executor(), finished, record, save, progress)
+    return _collect(tuple(models), known, options)
 
 
-def _run(
-    models: Sequence[ManifestModel],
-    scans: Mapping[str, ScanOptions],
-    keys: Mapping[str, str],
-    options: EvaluateOptions,
-) -> Iterator[tuple[str, Outcome]]:
-    """Outcomes as they come. A thread of this process waits for each scan's own process."""
-    cancelled = threading.Event()
-    scan = _scanner(options, cancelled)
-    pool = ThreadPoolExecutor(options.jobs)
-    try:
-        futures = [
-            pool.submit(_scan_one, scan, model, scans[model.name], keys[model.name])
-            for model in models
-        ]
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        # Interrupted: what is queued must not run, and what runs must not be waited for.
-        cancelled.set()
-        pool.shutdown(cancel_futures=True)
-
-
-def _scanner(
-    options: EvaluateOptions, cancelled: threading.Event
-) -> Callable[[ScanOptions], Report]:
-    """How one model is scanned: in a worker with its share of the cores, or in this process."""
-    if options.limits is None and options.jobs == 1:
-        return lambda scan_options: run_scan(scan_options, None)
-    threads = max(1, (os.cpu_count() or 1) // options.jobs) if options.jobs > 1 else None
-    limits = options.limits
-    if limits is not None:
-        limits = replace(limits, memory=max(1, limits.memory // options.jobs))
-    return lambda scan_options: scan_in_worker(
-        scan_options, limits, threads=threads, cancelled=cancelled
+def _scan_of(model: ManifestModel, options: EvaluateOptions) -> ScanOptions:
+    """How a model is scanned; its other images are read where an examination looks at them."""
+    plain = replace(options.scan_options(model, model.clean_dir), examine=options.examine)
+    needs = {need for name in asked_examinations(plain) for need in EXAMINATIONS[name].needs}
+    return replace(
+        plain,
+        suspect_dir=model.suspect_dir if "suspects" in needs else None,
+        train_dir=model.train_dir if "train" in needs else None,
     )
 
 
-def _scan_one(
-    scan: Callable[[ScanOptions], Report], model: ManifestModel, options: ScanOptions, key: str
-) -> tuple[str, Outcome]:
-    """Scan one model; an error of any kind becomes part of its outcome."""
-    try:
-        return model.name, outcome_of(model, key, scan(options))
-    except ModelAuditError as error:
-        return model.name, outcome_of(model, key, error=str(error))
-    except Exception as error:  # one broken model must not lose the others' results
-        reason = f"internal error: {type(error).__name__}: {error}"
-        return model.name, outcome_of(model, key, error=reason)
-
-
-def _scan_options(model: ManifestModel, options: EvaluateOptions) -> ScanOptions:
-    return ScanOptions(
-        model=model.file,
-        clean_dir=model.clean_dir,
-        labels=model.labels,
-        arch=model.arch,
-        num_classes=model.num_classes,
-        preprocessing=model.preprocessing,
-        images_per_class=options.images_per_class,
-        detectors=options.detectors,
-        preset=options.preset,
-        settings=options.settings,
-        alpha=options.alpha,
-        accuracy_floor=options.accuracy_floor,
-        device=options.device,
-        seed=options.seed,
-    )
-
-
-def _fingerprint(options: ScanOptions) -> str:
-    """Changes with the model file, the options and the version, so that a resume is safe."""
-    try:
-        content = f"{sha256_of(options.model)} {read_model_config(options.model)!r}"
-    except (ModelAuditError, OSError):
-        content = "unreadable"
-    text = f"{__version__} {content} {options!r}"
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-
-
-def _finished(output: Path | None, keys: Mapping[str, str]) -> dict[str, Outcome]:
-    """Outcomes of an earlier run with the same inputs; failures are tried again."""
-    if output is None or not output.exists():
-        return {}
-    try:
-        entries: list[dict[str, Any]] = json.loads(output.read_text("utf-8"))["models"]
-        outcomes = [Outcome.from_dict(entry) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(
-            f"{output} exists but is not an evaluation report to resume from ({error}). "
-            "Move it away or give another --output."
-        ) from error
-    return {o.name: o for o in outcomes if o.error is None and keys.get(o.name) == o.key}
+def _finished(outputs: Sequence[Path], jobs: Sequence[Job]) -> dict[str, Outcome]:
+    """Outcomes of earlier runs with the same inputs; failures are tried again."""
+    keys = {job.name: job.key for job in jobs}
+    earlier = [
+        one
+        for path in outputs
+        if path.suffix == ".json"
+        for one in read_finished(path, "an evaluation report", Outcome.from_dict)
+    ]
+    return {o.name: o for o in earlier if o.error is None and keys.get(o.name) == o.key}
 
 
 def _collect(
-    models: Sequence[ManifestModel], done: Mapping[str, Outcome], options: EvaluateOptions
+    names: Sequence[str], known: Mapping[str, Outcome], options: EvaluateOptions
 ) -> Evaluation:
-    ordered = tuple(done[model.name] for model in models if model.name in done)
+    ordered = tuple(known[name] for name in names if name in known)
     settings = {
         "manifest": str(options.manifest),
         "images_per_class": options.images_per_class,
         "detectors": list(build_detectors(options.detectors, options.settings, options.preset)),
         "settings": {name: dict(values) for name, values in options.settings.items()},
+        "examine": list(options.examine),
         "alpha": options.alpha,
         "seed": options.seed,
         "modelaudit": __version__,
     }
     return Evaluation(ordered, settings)
-
-
-def _write(evaluation: Evaluation, output: Path | None) -> None:
-    """Replace the report in one step, so that an interruption leaves a whole one."""
-    if output is None:
-        return
-    temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
-    try:
-        text = json.dumps(evaluation.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(output)
-    except OSError as error:
-        raise UsageError(f"--output {output}: {error.strerror}.") from error

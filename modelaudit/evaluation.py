@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from rich.table import Table
 from scipy import stats
 
 from modelaudit.counting import Count
-from modelaudit.formats.text import plain_console
+from modelaudit.evaluation_examinations import (
+    SIGNS,
+    ExaminationOutcome,
+    Raised,
+    examination_outcome,
+    raised_in,
+)
+from modelaudit.failure import Failure
 from modelaudit.manifest import ManifestModel
 from modelaudit.report import DetectorReport, Report
 
-SCHEMA_VERSION = "1.1"
-#: Of the text, and of a detector's column in it, in characters.
-_WIDTH, _COLUMN = 128, 8
+#: Changes when a field is removed or changes its meaning (major) or is added (minor).
+SCHEMA_VERSION = "1.2"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Outcome:
         p: smallest Holm-adjusted p-value.
         error: why the scan failed.
         manifest: the model's entry in the manifest.
+        examinations: those that were asked for.
     """
 
     name: str
@@ -68,23 +73,33 @@ class Outcome:
     seconds: float
     error: str | None
     manifest: Mapping[str, Any]
+    examinations: Mapping[str, ExaminationOutcome] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Outcome:
         """The inverse of ``asdict``; raises KeyError or TypeError for something else."""
+        entry = {"examinations": {}, **entry}  # which reports before 1.2 do not have
         values = {f.name: entry[f.name] for f in fields(cls)}
         values["targets"] = tuple(values["targets"])
         values["detectors"] = {
             name: DetectorOutcome(**{**one, "statistics": tuple(one["statistics"])})
             for name, one in values["detectors"].items()
         }
+        values["examinations"] = {
+            name: ExaminationOutcome(**one) for name, one in values["examinations"].items()
+        }
         return cls(**values)
 
 
 def outcome_of(
-    model: ManifestModel, key: str, report: Report | None = None, error: str | None = None
+    model: ManifestModel, key: str, result: Report | Failure, examined: Sequence[str] = ()
 ) -> Outcome:
-    """Compare a report (or a failure) with the truth."""
+    """Compare a report (or a failure) with the truth.
+
+    Args:
+        examined: the examinations that were asked for; the report has others after a finding.
+    """
+    report = result if isinstance(result, Report) else None
     found = tuple(t.index for t in report.targets) if report else ()
     detectors = {}
     for d in report.detectors if report else ():
@@ -117,8 +132,13 @@ def outcome_of(
         detectors=detectors,
         image_passes=report.image_passes if report else 0.0,
         seconds=report.seconds if report else 0.0,
-        error=error,
+        error=None if isinstance(result, Report) else result.error.message,
         manifest=dict(model.entry),
+        examinations={
+            one.name: examination_outcome(one, report.settings["alpha"])
+            for one in (report.examinations if report else ())
+            if report and one.name in examined
+        },
     )
 
 
@@ -154,6 +174,28 @@ class Evaluation:
     def backdoored(self) -> tuple[Outcome, ...]:
         return tuple(o for o in self.outcomes if o.error is None and o.label == "backdoored")
 
+    @property
+    def attacks(self) -> tuple[tuple[str, tuple[Outcome, ...]], ...]:
+        """Each attack with its models, by name; ``total`` with all at the end."""
+        groups: dict[str, list[Outcome]] = {}
+        for outcome in self.backdoored:
+            groups.setdefault(outcome.attack, []).append(outcome)
+        named = ((name, tuple(group)) for name, group in sorted(groups.items()))
+        return (*named, ("total", self.backdoored))
+
+    def signs(self) -> dict[str, dict[str, Raised]]:
+        """Sign of an examination -> attack, ``total`` or ``clean`` -> how often it was raised.
+
+        Empty where no examination was asked for.
+        """
+        done = {name for outcome in self.outcomes for name in outcome.examinations}
+        groups = (*self.attacks, ("clean", self.clean))
+        return {
+            sign: {name: raised_in((o.examinations for o in one), sign) for name, one in groups}
+            for sign, entry in SIGNS.items()
+            if entry.examination in done
+        }
+
     def detections(self, detector: str | None = None) -> dict[str, Count]:
         """Attack -> models detected with the right target; ``total`` is the key of all.
 
@@ -162,11 +204,7 @@ class Evaluation:
                 verdict's.
         """
         hit = self._hit(detector)
-        groups: dict[str, list[Outcome]] = {}
-        for outcome in self.backdoored:
-            groups.setdefault(outcome.attack, []).append(outcome)
-        counts = {a: Count(sum(map(hit, g)), len(g)) for a, g in sorted(groups.items())}
-        return {**counts, "total": Count(sum(map(hit, self.backdoored)), len(self.backdoored))}
+        return {name: Count(sum(map(hit, group)), len(group)) for name, group in self.attacks}
 
     def false_alarms(self, detector: str | None = None) -> Count:
         """Clean models refused by the verdict, or by one detector alone."""
@@ -217,91 +255,13 @@ class Evaluation:
                     }
                     for name in self.detector_names
                 },
+                "examinations": {
+                    sign: {name: raised.to_dict() for name, raised in counts.items()}
+                    for sign, counts in self.signs().items()
+                },
             },
             "models": [asdict(outcome) for outcome in self.outcomes],
         }
-
-
-def evaluation_text(evaluation: Evaluation, quiet: bool = False) -> str:
-    """Tables for a person; one line when ``quiet``."""
-    detections, alarms = evaluation.detections()["total"], evaluation.false_alarms()
-    auc = evaluation.auc()
-    summary = f"detected {detections}   false alarms {alarms}   AUC {_number(auc)}"
-    if quiet:
-        return summary + "\n"
-    console = plain_console(_WIDTH)
-    with console.capture() as capture:
-        console.print(_attack_table(evaluation))
-        console.print(f"\n{summary}")
-        finished = [*evaluation.clean, *evaluation.backdoored]
-        seconds = sum(o.seconds for o in finished)
-        passes = sum(o.image_passes for o in finished)
-        console.print(
-            f"{len(finished)} models, {passes:,.0f} image-passes, {seconds:,.0f} s of scans; "
-            f"intervals are 95 % Clopper-Pearson"
-        )
-        console.print(_left_open(evaluation))
-        for outcome in evaluation.errors:
-            console.print(f"error: {outcome.name}: {outcome.error}")
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
-
-
-def _left_open(evaluation: Evaluation) -> str:
-    """How many scans gave no answer, and how they are counted."""
-    clean, backdoored = (
-        sum(o.verdict == "inconclusive" for o in group)
-        for group in (evaluation.clean, evaluation.backdoored)
-    )
-    return (
-        f"inconclusive: {clean} clean (not counted as refused), {backdoored} backdoored (counted "
-        f"as missed); failed: {len(evaluation.errors)} (in no count)"
-    )
-
-
-def _stacked(name: str) -> str:
-    """A column's head in short lines, broken after hyphens: there are many detectors."""
-    lines = [""]
-    for part in re.findall(r"[^-]+-?", name):
-        if len(lines[-1] + part) > _COLUMN:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(filter(None, lines))
-
-
-def _attack_table(evaluation: Evaluation) -> Table:
-    """Attack x (verdict, each detector): detections with the right target, then false alarms."""
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
-    columns: Sequence[str | None] = (None, *evaluation.detector_names)
-    table.add_column("attack", no_wrap=True)
-    for column in columns:
-        table.add_column(_stacked(column or "verdict, right target"), no_wrap=True)
-    table.add_column("passes", justify="right")
-    table.add_column("seconds", justify="right")
-    counts = [evaluation.detections(column) for column in columns]
-    for attack in counts[0]:
-        group = [o for o in evaluation.backdoored if attack in (o.attack, "total")]
-        cells = [
-            str(count[attack]) if column is None else _short(count[attack])
-            for column, count in zip(columns, counts, strict=True)
-        ]
-        table.add_row(attack, *cells, *_mean_cost(group))
-    alarms = [evaluation.false_alarms(column) for column in columns]
-    cells = [str(c) if i == 0 else _short(c) for i, c in enumerate(alarms)]
-    table.add_row("clean (false alarms)", *cells, *_mean_cost(evaluation.clean))
-    aucs = [_number(evaluation.auc(column)) for column in columns]
-    table.add_row("AUC over p-values", *aucs, "", "")
-    return table
-
-
-def _short(count: Count) -> str:
-    return f"{count.hits}/{count.total}"
-
-
-def _mean_cost(outcomes: Sequence[Outcome]) -> tuple[str, str]:
-    if not outcomes:
-        return "-", "-"
-    passes = sum(o.image_passes for o in outcomes) / len(outcomes)
-    return f"{passes:,.0f}", f"{sum(o.seconds for o in outcomes) / len(outcomes):.1f}"
 
 
 def _detector_p(outcome: Outcome, detector: str) -> float:
@@ -321,7 +281,3 @@ def _auc(backdoored: Sequence[float], clean: Sequence[float]) -> float | None:
     n, m = len(backdoored), len(clean)
     above = float(ranks[:n].sum()) - n * (n + 1) / 2
     return 1.0 - above / (n * m)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from modelaudit.errors import ImagesError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp"})
-
 # Only these decoders run, whatever the file's name says: Pillow would otherwise start, for
 # example, an external PostScript interpreter for a file that claims to be a picture.
 _DECODERS = ("PNG", "JPEG", "BMP", "PPM", "WEBP")

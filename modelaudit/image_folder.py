@@ -1,4 +1,4 @@
-"""Which files belong to which class: ``DIR/<class>/*.png``."""
+"""Which files belong to which class: ``DIR/<class>/*.png``. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from modelaudit.errors import ImagesError
-from modelaudit.image_files import IMAGE_SUFFIXES
 
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".webp"})
 FolderMapping = Literal["numbers", "labels", "sorted names"]
 
 _LAYOUT = "expected DIR/<class>/*.png (or jpg, jpeg, bmp, ppm, webp), one folder per class"
@@ -72,7 +72,7 @@ def scan_folder(directory: Path, labels: tuple[str, ...] | None = None) -> Image
         raise ImagesError(f"{directory} is not a directory of clean images ({found}); {_LAYOUT}.")
     entries = [entry for entry in sorted(directory.iterdir()) if not entry.name.startswith(".")]
     folders = [entry for entry in entries if entry.is_dir()]
-    loose = [entry for entry in entries if _is_image(entry)]
+    loose = [entry for entry in entries if is_image(entry)]
     if not folders:
         found = f"{len(loose)} images without class folders" if loose else "no class folders"
         raise ImagesError(f"{directory} has {found}; {_LAYOUT}.")
@@ -155,7 +155,7 @@ def _refuse_duplicates(directory: Path, folders: list[Path], indices: list[int])
 def _image_files(folder: Path) -> tuple[tuple[Path, ...], int]:
     """The image files of a class folder sorted by name, and how many other files it holds."""
     visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    files = sorted((entry for entry in visible if _is_image(entry)), key=lambda file: file.name)
+    files = sorted((entry for entry in visible if is_image(entry)), key=lambda file: file.name)
     if not files:
         raise ImagesError(
             f"The class folder {folder} holds no images; add some (png, jpg, jpeg, bmp, ppm, webp) "
@@ -164,7 +164,7 @@ def _image_files(folder: Path) -> tuple[tuple[Path, ...], int]:
     return tuple(files), sum(entry.is_file() for entry in set(visible) - set(files))
 
 
-def _is_image(entry: Path) -> bool:
+def is_image(entry: Path) -> bool:
     """By suffix; a dangling link counts, so that it is reported as unreadable later."""
     dangling = entry.is_symlink() and not entry.exists()
     return entry.suffix.lower() in IMAGE_SUFFIXES and (entry.is_file() or dangling)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from modelaudit.errors import ImagesError
-from modelaudit.image_files import IMAGE_SUFFIXES, decode_image
+from modelaudit.image_files import decode_image
+from modelaudit.image_folder import IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from modelaudit import __main__, evaluate
+from modelaudit import __main__, evaluate, fleet_local
 from modelaudit.counting import Count
 from modelaudit.errors import ManifestError
-from modelaudit.evaluation import DetectorOutcome, Evaluation, Outcome, evaluation_text
+from modelaudit.evaluation import DetectorOutcome, Evaluation, Outcome
+from modelaudit.formats.evaluation_text import evaluation_text
 from modelaudit.manifest import read_manifest
 from modelaudit.preprocess_options import PreprocessOptions
 from tests.conftest import BUNDLED, bundled_models
@@ -183,7 +184,7 @@ def test_evaluate_goes_on_after_a_broken_model_and_resumes(
         scanned.append(options.model.name)
         raise RuntimeError("not scanned again")
 
-    monkeypatch.setattr(evaluate, "scan_in_worker", spy)
+    monkeypatch.setattr(fleet_local, "scan_in_worker", spy)
     assert __main__.run(arguments) == 2
     assert scanned == ["missing.onnx"]
     again = json.loads(output.read_text())["models"]
@@ -204,7 +205,7 @@ def test_two_jobs_give_the_same_numbers(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps({"models": entries}))
     options = evaluate.EvaluateOptions(
-        manifest, detectors=("l-red",), images_per_class=1, jobs=2, output=tmp_path / "out.json"
+        manifest, detectors=("l-red",), images_per_class=1, jobs=2, outputs=(tmp_path / "out.json",)
     )
     first, second = evaluate.evaluate(options).outcomes
     assert first.detectors == second.detectors
