@@ -1,0 +1,126 @@
+"""Which files a scan reads: of the model, and of the clean images."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from modelaudit.errors import ImagesError, ModelFileError
+from modelaudit.image_folder import is_image
+from modelaudit.loaders.file_kind import require_readable
+from modelaudit.loaders.huggingface.files import huggingface_files
+from modelaudit.model_config import config_files
+
+# In an ONNX file, StringStringEntryProto: key (field 1) "location", value (field 2), whose length
+# is a varint of one or two bytes.
+_LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f]|[\x80-\xff][\x01-\x1f])")
+
+
+def model_files(model: Path) -> tuple[Path, ...]:
+    """Every file that decides what a scan of ``model`` finds, all in its folder.
+
+    That is the model, or the files of a Hugging Face folder; the external data of an ONNX file; a
+    ``modelaudit.toml`` beside it with its labels. Nothing is parsed but JSON and TOML.
+
+    Raises:
+        ModelAuditError: they are missing or cannot be read.
+    """
+    folder = huggingface_files(model)
+    if folder is not None:
+        own: tuple[Path, ...] = folder.read
+    else:
+        require_readable(model)
+        own = (model, *_external_data(model))
+    return tuple(dict.fromkeys((*own, *config_files(model))))
+
+
+def _external_data(model: Path) -> Iterator[Path]:
+    """The files that an ONNX file names; found without parsing what a stranger wrote.
+
+    Bytes of another meaning may look alike, so what is not a file below the model's folder is left
+    to the loader to complain about.
+    """
+    folder = model.parent.resolve()
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        names = {_text_after(content, found) for found in _LOCATION.finditer(content)}
+    for name in sorted(names):
+        try:
+            path = (folder / os.fsdecode(name)).resolve()
+            if path.is_relative_to(folder) and path.is_file():
+                yield model.parent / path.relative_to(folder)
+        except (OSError, ValueError, RuntimeError):  # null bytes, names too long, loops of links
+            continue
+
+
+def _text_after(content: mmap.mmap, found: re.Match[bytes]) -> bytes:
+    low, *high = found[1]
+    length = (low & 0x7F) + (high[0] << 7 if high else 0)
+    return content[found.end() : found.end() + length]
+
+
+def content_of(files: tuple[Path, ...], folder: Path) -> dict[str, bytes]:
+    """Path below ``folder`` -> content."""
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def write_content(content: Mapping[str, bytes], folder: Path) -> None:
+    """The inverse of :func:`content_of`; a name that ends in a slash is a folder."""
+    for name, data in content.items():
+        path = folder / name
+        if name.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+def image_entries(directory: Path) -> tuple[Path, ...]:
+    """What :func:`modelaudit.image_folder.scan_folder` looks at: class folders, and files in them.
+
+    Raises:
+        ImagesError: there is no such folder.
+    """
+    if not directory.is_dir():
+        raise ImagesError(f"{directory} is not a directory of clean images.")
+    entries = [entry for entry in sorted(directory.iterdir()) if not entry.name.startswith(".")]
+    inside = [one for entry in entries if entry.is_dir() for one in sorted(entry.iterdir())]
+    return (*entries, *(one for one in inside if not one.name.startswith(".")))
+
+
+def image_content(directory: Path) -> dict[str, bytes]:
+    """Path below ``directory`` -> content; other files than images are there, but empty."""
+    content = {}
+    for entry in image_entries(directory):
+        name = entry.relative_to(directory).as_posix()
+        if entry.is_dir():
+            content[f"{name}/"] = b""
+        elif entry.exists():
+            content[name] = entry.read_bytes() if is_image(entry) else b""
+    return content
+
+
+def image_listing(directory: Path) -> tuple[tuple[str, int, int], ...]:
+    """Path, size in bytes and time of the last change in nanoseconds of every file.
+
+    Two machines that find the same see the same file system, or a copy of it.
+    """
+    files = (entry for entry in image_entries(directory) if entry.is_file())
+    facts = ((one.relative_to(directory).as_posix(), one.stat()) for one in files)
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in facts)
+
+
+def digest(content: Iterator[tuple[str, Path]]) -> str:
+    """Hex SHA-256 over names and files; none of it depends on where the files lie."""
+    total = hashlib.sha256()
+    for name, path in content:
+        try:
+            with path.open("rb") as file:
+                one = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ModelFileError(f"Cannot read {path}: {error.strerror or error}.") from error
+        total.update(f"{one}  {name}\n".encode(errors="surrogateescape"))
+    return total.hexdigest()

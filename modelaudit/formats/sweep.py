@@ -1,0 +1,109 @@
+"""The summary of a sweep for a person at a terminal, as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from modelaudit.errors import UsageError
+from modelaudit.formats.markdown import SIGNS, escape, table_lines
+from modelaudit.formats.text import plain_console
+from modelaudit.formats.wording import p_text
+from modelaudit.plain import printable
+from modelaudit.sweep_summary import SweepSummary, SweptModel
+
+_FAILED = "❌"
+_WIDTH = 110
+_HEAD = ("Model", "Verdict", "Target", "p", "Seconds")
+
+
+def sweep_text(summary: SweepSummary) -> str:
+    """Plain text of at most 110 columns."""
+    console = plain_console(_WIDTH)
+    with console.capture() as capture:
+        console.print(Group(*_parts(summary)))
+    lines = (line.rstrip() for line in capture.get().splitlines())
+    return printable("\n".join(lines), lines=True) + "\n"
+
+
+def sweep_json(summary: SweepSummary) -> str:
+    """The whole summary, indented, in ASCII: names of files may be no text."""
+    return json.dumps(summary.to_dict(), indent=2, allow_nan=False) + "\n"
+
+
+def sweep_markdown(summary: SweepSummary) -> str:
+    """GitHub's and GitLab's Markdown; nothing in it that a model's author wrote is active."""
+    rows = [
+        (one.name, f"{SIGNS.get(one.verdict, _FAILED)} {one.verdict}", *_numbers(one))
+        for one in summary.models
+    ]
+    lines = [
+        f"### modelaudit sweep: {escape(sweep_line(summary))}",
+        "",
+        *table_lines(_HEAD, rows),
+    ]
+    if remarks := [f"- {escape(remark)}" for remark in _remarks(summary)]:
+        lines += ["", *remarks]
+    return printable("\n".join(lines), lines=True) + "\n"
+
+
+def sweep_line(summary: SweepSummary) -> str:
+    """One line, for ``--quiet``."""
+    counts = ", ".join(f"{number} {verdict}" for verdict, number in summary.counts.items())
+    missing = summary.total - len(summary.models)
+    line = f"{summary.source}: {counts}" + (f", {missing} not scanned yet" if missing else "")
+    return printable(line)
+
+
+#: Name (as in ``sweep --format``) -> renderer.
+SUMMARY_FORMATS: Mapping[str, Callable[[SweepSummary], str]] = MappingProxyType(
+    {"text": sweep_text, "json": sweep_json, "markdown": sweep_markdown}
+)
+_EXTENSIONS = {".txt": sweep_text, ".json": sweep_json, ".md": sweep_markdown}
+
+
+def summary_format_for(path: Path) -> Callable[[SweepSummary], str]:
+    """The renderer for an output file.
+
+    Raises:
+        UsageError: no format has that extension.
+    """
+    if path.suffix not in _EXTENSIONS:
+        known = ", ".join(_EXTENSIONS)
+        raise UsageError(f"--output {path}: no format of a summary ends like this; known: {known}.")
+    return _EXTENSIONS[path.suffix]
+
+
+def _parts(summary: SweepSummary) -> Iterable[RenderableType]:
+    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
+    for name in _HEAD:
+        number = name in ("p", "Seconds")
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    for one in summary.models:
+        table.add_row(one.name, one.verdict, *_numbers(one))
+    yield table
+    yield ""
+    yield Text(sweep_line(summary), style="bold")
+    yield from (Text(f"- {remark}") for remark in _remarks(summary))
+
+
+def _numbers(one: SweptModel) -> tuple[str, str, str]:
+    target = one.targets[0] if one.targets else None
+    more = f" and {len(one.targets) - 1} more" if len(one.targets) > 1 else ""
+    named = f"{target.index} ({target.name}){more}" if target else "-"
+    return named, p_text(one.p), f"{one.seconds:.1f}" if one.error is None else "-"
+
+
+def _remarks(summary: SweepSummary) -> Iterable[str]:
+    for one in summary.models:
+        if one.error is not None:
+            yield f"{one.name}: error while {one.error.stage}: {one.error.message}"
+        yield from (f"{one.name}: {reason}" for reason in one.reasons)
+        if one.others:
+            yield f"{one.name}: not scanned, as other formats of it: {', '.join(one.others)}"
