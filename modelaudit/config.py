@@ -20,8 +20,8 @@ it cannot set what weakens the process that runs the model (``limit``, ``isolati
 trusts another machine (``arch`` with a module, ``ray``), writes files or believes what is in them
 (``output``, ``pictures``, ``cache-dir``, ``report-dir``) or decides what is let pass (``fail-on``,
 ``exit-zero``, ``waivers``, ``exclude``): see :data:`ONLY_NAMED`. What it does set, the command says
-on stderr and in the report. It can still make a scan see less (``alpha``, ``detector``): in a folder
-of a stranger, work with ``--no-config`` or from elsewhere.
+on stderr and in the report. It can still make a scan see less (``alpha``, ``detector``): in a
+folder of a stranger, work with ``--no-config`` or from elsewhere.
 """
 
 from __future__ import annotations
