@@ -101,18 +101,6 @@ def outcome_of(
     """
     report = result if isinstance(result, Report) else None
     found = tuple(t.index for t in report.targets) if report else ()
-    detectors = {}
-    for d in report.detectors if report else ():
-        detectors[d.detector] = DetectorOutcome(
-            p_plugin=d.p_plugin,
-            log_p_plugin=d.log_p_plugin,
-            p_calibrated=d.p_calibrated,
-            target=d.target.index if d.target else None,
-            right=_points_there(model, d),
-            image_passes=d.image_passes,
-            seconds=d.seconds,
-            statistics=tuple(one.statistic for one in d.classes),
-        )
     tested = [d for d in report.detectors if d.p_holm is not None] if report else []
     surest = min(tested, key=lambda d: d.p_holm or 0.0, default=None)
     refused = report is not None and report.verdict == "backdoored"
@@ -129,17 +117,32 @@ def outcome_of(
             else not refused
         ),
         p=surest.p_holm if surest else None,
-        detectors=detectors,
+        detectors={d.detector: _of_detector(model, d) for d in report.detectors} if report else {},
         image_passes=report.image_passes if report else 0.0,
         seconds=report.seconds if report else 0.0,
         error=None if isinstance(result, Report) else result.error.message,
         manifest=dict(model.entry),
-        examinations={
-            one.name: examination_outcome(one, report.settings["alpha"])
-            for one in (report.examinations if report else ())
-            if report and one.name in examined
-        },
+        examinations=_of_examinations(report, examined) if report else {},
     )
+
+
+def _of_detector(model: ManifestModel, detector: DetectorReport) -> DetectorOutcome:
+    return DetectorOutcome(
+        p_plugin=detector.p_plugin,
+        log_p_plugin=detector.log_p_plugin,
+        p_calibrated=detector.p_calibrated,
+        target=detector.target.index if detector.target else None,
+        right=_points_there(model, detector),
+        image_passes=detector.image_passes,
+        seconds=detector.seconds,
+        statistics=tuple(one.statistic for one in detector.classes),
+    )
+
+
+def _of_examinations(report: Report, names: Sequence[str]) -> dict[str, ExaminationOutcome]:
+    alpha = report.settings["alpha"]
+    done = (one for one in report.examinations if one.name in names)
+    return {one.name: examination_outcome(one, alpha) for one in done}
 
 
 def _points_there(model: ManifestModel, detector: DetectorReport) -> bool:
