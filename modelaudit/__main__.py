@@ -30,7 +30,7 @@ def _interrupt(signal_number: int, frame: object) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code, whatever happens."""
     try:
-        from modelaudit.cli import invoke
+        from modelaudit.cli.main import invoke
 
         return invoke(arguments)
     except KeyboardInterrupt:

@@ -125,7 +125,7 @@ def is_fact(key: str) -> bool:
 
 def _is_setting(key: str) -> bool:
     """Whether a top-level key, or table, is for the command line, which is asked only now."""
-    from modelaudit.cli_flags import setting_names
+    from modelaudit.cli.flags import setting_names
 
     return key.replace("_", "-") in setting_names()
 

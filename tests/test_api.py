@@ -97,7 +97,7 @@ def test_importing_does_not_import_torch() -> None:
         "import sys, modelaudit; from modelaudit import scan, Verdict, ModelAuditError; "
         "assert {'scan', 'CleanImages', '__version__'} <= set(dir(modelaudit)); "
         "assert 'torch' not in sys.modules; "
-        "import modelaudit.scanning, modelaudit.cli; from modelaudit import scan as again; "
+        "import modelaudit.scanning, modelaudit.cli.main; from modelaudit import scan as again; "
         "assert again is scan is modelaudit.scan; "
         "from modelaudit import CleanImages; assert 'torch' in sys.modules"
     )

@@ -17,7 +17,8 @@ import pytest
 import typer.main
 import yaml
 
-from modelaudit import cli, pre_commit
+from modelaudit import pre_commit
+from modelaudit.cli import main as cli
 from modelaudit.exit_codes import EXIT_CODES
 from modelaudit.formats import format_for
 from tests.conftest import BUNDLED

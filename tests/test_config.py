@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import typer.main
 
-from modelaudit import __main__, cli
-from modelaudit.cli_flags import RESERVED, flags_of, variables
+from modelaudit import __main__
+from modelaudit.cli import main as cli
+from modelaudit.cli.flags import RESERVED, flags_of, variables
 from modelaudit.config import ONLY_NAMED
 from modelaudit.errors import ImagesError, UsageError
 from modelaudit.model_config import read_model_config

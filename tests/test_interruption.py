@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 
 from modelaudit.checkpoint import Checkpoint
-from modelaudit.cli_long import Length, first_interrupt
+from modelaudit.cli.long import Length, first_interrupt
 from modelaudit.report import schema
 from modelaudit.run import run_scan
 from modelaudit.scanning import ScanOptions

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from fixtures import benchmark
-from modelaudit import cli
+from modelaudit.cli import main as cli
 from tests.docs.checker import (
     broken_links,
     command_lines,

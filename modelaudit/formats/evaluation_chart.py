@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modelaudit.counting import Count
-from modelaudit.evaluation import Evaluation, Outcome
+from modelaudit.fleet.evaluation import Evaluation, Outcome
 from modelaudit.formats.evaluation_tables import CLEAN
 
 #: Side of the ROC's square, and where it begins.

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from modelaudit.errors import UsageError
-from modelaudit.evaluation import Evaluation
+from modelaudit.fleet.evaluation import Evaluation
 from modelaudit.formats.evaluation_html import evaluation_html
 from modelaudit.formats.evaluation_markdown import evaluation_markdown
 from modelaudit.formats.evaluation_text import evaluation_text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelaudit.evaluation import Evaluation
+from modelaudit.fleet.evaluation import Evaluation
 from modelaudit.formats.evaluation_tables import (
     INTERVALS,
     TextTable,

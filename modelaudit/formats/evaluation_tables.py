@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelaudit.counting import Count
-from modelaudit.evaluation import Evaluation, Outcome
-from modelaudit.evaluation_examinations import SIGNS, WITHOUT_SIGN
+from modelaudit.fleet.evaluation import Evaluation, Outcome
+from modelaudit.fleet.evaluation_examinations import SIGNS, WITHOUT_SIGN
+from modelaudit.fleet.manifest import ALL_TO_ALL
 from modelaudit.formats.wording import p_text
-from modelaudit.manifest import ALL_TO_ALL
 
 #: Classes that are named; more are counted.
 _MOST_NAMED = 5

@@ -6,7 +6,7 @@ import re
 
 from rich.table import Table
 
-from modelaudit.evaluation import Evaluation
+from modelaudit.fleet.evaluation import Evaluation
 from modelaudit.formats.evaluation_tables import (
     INTERVALS,
     TextTable,

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from modelaudit.errors import UsageError
+from modelaudit.fleet.sweep_summary import SweepSummary, SweptModel
 from modelaudit.formats.markdown import SIGNS, escape, table_lines
 from modelaudit.formats.text import plain_console
 from modelaudit.formats.wording import p_text
 from modelaudit.plain import printable
-from modelaudit.sweep_summary import SweepSummary, SweptModel
 
 _FAILED = "❌"
 _WIDTH = 110

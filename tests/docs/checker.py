@@ -12,9 +12,9 @@ import typer
 import typer.main
 
 from detectors import registry
-from modelaudit.cli import app
-from modelaudit.cli_flags import prepared
-from modelaudit.cli_options import parse_settings
+from modelaudit.cli.flags import prepared
+from modelaudit.cli.main import app
+from modelaudit.cli.options import parse_settings
 from modelaudit.exit_codes import EXIT_CODES, EXIT_ERROR, EXIT_INTERRUPTED
 
 _FENCE = re.compile(r"^[ ]*```[^\n]*\n(.*?)^[ ]*```", re.DOTALL | re.MULTILINE)

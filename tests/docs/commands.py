@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelaudit.cli import app
-from modelaudit.cli_flags import flags_of, prepared
+from modelaudit.cli.flags import flags_of, prepared
+from modelaudit.cli.main import app
 from modelaudit.config import Flag
 from modelaudit.exit_codes import EXIT_CODES, EXIT_ERROR, EXIT_INTERRUPTED
 from tests.docs.markdown import code, plain, table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelaudit.cli_flags import RESERVED, variables
+from modelaudit.cli.flags import RESERVED, variables
 from modelaudit.config import ONLY_NAMED
 from tests.docs.markdown import code, table
 

@@ -10,9 +10,9 @@ from typing import Any, get_args, get_type_hints
 
 import modelaudit
 from modelaudit.failure import Failure
+from modelaudit.fleet.sweep_summary import SweepSummary
 from modelaudit.report import Report
 from modelaudit.screen_report import ScreenReport
-from modelaudit.sweep_summary import SweepSummary
 from tests.docs.markdown import code, meanings, plain, table
 
 _FOLDER = Path(modelaudit.__file__).parent

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modelaudit.cli import app
+from modelaudit.cli.main import app
 from tests.docs.checker import (
     broken_links,
     command_lines,

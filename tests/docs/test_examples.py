@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from modelaudit.cli import app
-from modelaudit.cli_flags import flags_of, prepared
+from modelaudit.cli.flags import flags_of, prepared
+from modelaudit.cli.main import app
 from modelaudit.config import read_settings
-from modelaudit.manifest import read_fleet, read_manifest
+from modelaudit.fleet.manifest import read_fleet, read_manifest
 from modelaudit.model_config import read_model_config
 from modelaudit.waivers import read_waivers
 from tests.docs.reference import DOCS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelaudit.evaluation import DetectorOutcome, Evaluation, Outcome
-from modelaudit.evaluation_examinations import ExaminationOutcome
+from modelaudit.fleet.evaluation import DetectorOutcome, Evaluation, Outcome
+from modelaudit.fleet.evaluation_examinations import ExaminationOutcome
 
 HOSTILE = "<script>alert(1)</script> | [x](http://example.com)"
 

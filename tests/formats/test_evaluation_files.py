@@ -11,7 +11,7 @@ import pytest
 
 from modelaudit import __main__
 from modelaudit.errors import UsageError
-from modelaudit.evaluation import Evaluation, Outcome
+from modelaudit.fleet.evaluation import Evaluation, Outcome
 from modelaudit.formats.evaluation_files import evaluation_format_for
 from modelaudit.formats.evaluation_tables import model_table
 from modelaudit.formats.evaluation_text import evaluation_text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modelaudit.evaluation import Evaluation
+from modelaudit.fleet.evaluation import Evaluation
 from modelaudit.formats import evaluation_chart as chart
 from modelaudit.formats.evaluation_html import evaluation_html
 from modelaudit.formats.page import page_template

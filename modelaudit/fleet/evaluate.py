@@ -1,0 +1,105 @@
+"""Scan a labelled collection; resumes where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from detectors.examinations import EXAMINATIONS
+from modelaudit import __version__
+from modelaudit.examine import asked_examinations
+from modelaudit.failure import Failure
+from modelaudit.fleet.evaluation import Evaluation, Outcome, outcome_of
+from modelaudit.fleet.manifest import ManifestModel, read_manifest
+from modelaudit.fleet.runner import FleetOptions, FleetProgress, Job, jobs_of, run_fleet
+from modelaudit.fleet.store import read_finished, save_report
+from modelaudit.formats.evaluation_files import evaluation_format_for
+from modelaudit.options import ScanOptions
+from modelaudit.report import Report
+from modelaudit.scanning import build_detectors
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(FleetOptions):
+    """What to evaluate and how.
+
+    Attributes:
+        manifest: JSON file; see :mod:`modelaudit.fleet.manifest`.
+        outputs: reports, in the format of the extension, rewritten after every model. What is
+            finished according to the JSON ones is not scanned again.
+        examine: published checks to do beside the verdict; see :func:`asked_examinations`.
+    """
+
+    manifest: Path
+    outputs: tuple[Path, ...] = ()
+    examine: tuple[str, ...] = ()
+
+
+def evaluate(options: EvaluateOptions, progress: FleetProgress | None = None) -> Evaluation:
+    """Scan every model of the manifest.
+
+    A model that cannot be scanned is recorded with its error; the others go on.
+
+    Raises:
+        ManifestError: the manifest or the report to resume from is malformed.
+        UsageError: unknown detectors, settings, examinations or formats; a report that cannot be
+            written.
+    """
+    build_detectors(options.detectors, options.settings, options.preset)
+    models = {model.name: model for model in read_manifest(options.manifest)}
+    scans = {name: _scan_of(one, options) for name, one in models.items()}
+    jobs = jobs_of(scans, progress)
+
+    def record(job: Job, result: Report | Failure) -> Outcome:
+        examined = asked_examinations(job.options)
+        return outcome_of(models[job.name], job.key, result, examined)
+
+    def save(known: Mapping[str, Outcome]) -> None:
+        evaluation = _collect(tuple(models), known, options)
+        for path in options.outputs:
+            save_report(path, evaluation_format_for(path)(evaluation))
+
+    finished = _finished(options.outputs, jobs)
+    known = run_fleet(jobs, options.executor(), finished, record, save, progress)
+    return _collect(tuple(models), known, options)
+
+
+def _scan_of(model: ManifestModel, options: EvaluateOptions) -> ScanOptions:
+    """How a model is scanned; its other images are read where an examination looks at them."""
+    plain = replace(options.scan_options(model, model.clean_dir), examine=options.examine)
+    needs = {need for name in asked_examinations(plain) for need in EXAMINATIONS[name].needs}
+    return replace(
+        plain,
+        suspect_dir=model.suspect_dir if "suspects" in needs else None,
+        train_dir=model.train_dir if "train" in needs else None,
+    )
+
+
+def _finished(outputs: Sequence[Path], jobs: Sequence[Job]) -> dict[str, Outcome]:
+    """Outcomes of earlier runs with the same inputs; failures are tried again."""
+    keys = {job.name: job.key for job in jobs}
+    earlier = [
+        one
+        for path in outputs
+        if path.suffix == ".json"
+        for one in read_finished(path, "an evaluation report", Outcome.from_dict)
+    ]
+    return {o.name: o for o in earlier if o.error is None and keys.get(o.name) == o.key}
+
+
+def _collect(
+    names: Sequence[str], known: Mapping[str, Outcome], options: EvaluateOptions
+) -> Evaluation:
+    ordered = tuple(known[name] for name in names if name in known)
+    settings = {
+        "manifest": str(options.manifest),
+        "images_per_class": options.images_per_class,
+        "detectors": list(build_detectors(options.detectors, options.settings, options.preset)),
+        "settings": {name: dict(values) for name, values in options.settings.items()},
+        "examine": list(options.examine),
+        "alpha": options.alpha,
+        "seed": options.seed,
+        "modelaudit": __version__,
+    }
+    return Evaluation(ordered, settings)

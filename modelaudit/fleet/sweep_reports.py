@@ -1,0 +1,67 @@
+"""The reports of a sweep: one per model and format, in one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelaudit.errors import UsageError
+from modelaudit.failure import Failure
+from modelaudit.fleet.store import save_report
+from modelaudit.formats import FORMATS
+from modelaudit.report import Report
+
+_PLAIN = re.compile(r"[\w+-][\w.+-]*", re.ASCII)
+_OTHER = re.compile(r"[^\w.+-]+", re.ASCII)
+_LONGEST = 80
+
+
+@dataclass(frozen=True)
+class ReportFolder:
+    """Where reports go.
+
+    Attributes:
+        folder: made if it is missing.
+        formats: names of :data:`modelaudit.formats.FORMATS`.
+    """
+
+    folder: Path
+    formats: tuple[str, ...]
+
+    def names(self, model: str) -> tuple[str, ...]:
+        """The files of a model's reports, below the folder."""
+        return tuple(f"{_file_name(model)}{FORMATS[one].extensions[0]}" for one in self.formats)
+
+    def have(self, model: str) -> bool:
+        """Whether all reports of a model are there."""
+        return all((self.folder / name).is_file() for name in self.names(model))
+
+    def write(self, model: str, result: Report | Failure) -> None:
+        """Write the reports of a model.
+
+        Raises:
+            UsageError: the folder cannot be made or written to.
+        """
+        for name, format_ in zip(self.names(model), self.formats, strict=True):
+            path = self.folder / name
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(
+                    f"--report-dir {path.parent}: {error.strerror or error}."
+                ) from error
+            save_report(path, FORMATS[format_](result))
+
+
+def _file_name(model: str) -> str:
+    """The model's name where that is a plain path.
+
+    Else it gets a digest, so that no two models share a report and none lies elsewhere.
+    """
+    if all(_PLAIN.fullmatch(part) for part in model.split("/")):
+        return model
+    digest = hashlib.sha256(model.encode(errors="surrogateescape")).hexdigest()[:8]
+    readable = _OTHER.sub("_", model)[-_LONGEST:].lstrip(".")
+    return f"{readable}-{digest}"

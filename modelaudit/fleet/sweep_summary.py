@@ -1,0 +1,132 @@
+"""The typed, versioned summary of ``modelaudit sweep``.
+
+``sweep.schema.json`` beside this file is its JSON Schema.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelaudit.evidence import Target
+from modelaudit.exit_codes import EXIT_CODES, EXIT_ERROR
+from modelaudit.failure import Failure, FailureCause
+from modelaudit.fleet.runner import Job
+from modelaudit.formats.reading import smallest_p
+from modelaudit.plain import to_plain
+from modelaudit.report import Report
+from modelaudit.schemas import shipped_schema
+
+#: As for :data:`modelaudit.report.SCHEMA_VERSION`.
+SWEEP_SCHEMA_VERSION = "1.0"
+#: The worst first. A backdoor that was found is a fact, which a file that cannot be read must not
+#: hide; a model of which nothing is known is worse than one that was looked at in vain.
+WORST = ("backdoored", "error", "inconclusive", "no-backdoor-found")
+
+
+@dataclass(frozen=True)
+class SweptModel:
+    """What is known of one model.
+
+    Attributes:
+        name: unique in the sweep; below the folder swept, or as in the manifest.
+        key: fingerprint of model, images, options and version; a resume keeps the entry if it is
+            equal.
+        others: files beside it with the same model in another format; they were not scanned.
+        sha256: hex digest of the file; ``None`` where it cannot be read.
+        verdict: one of :data:`WORST`.
+        targets: found by the scan, the surest first.
+        p: smallest Holm-adjusted p-value.
+        reasons: why the verdict is inconclusive.
+        error: why the scan failed.
+        reports: files of the report, in the report folder.
+    """
+
+    name: str
+    key: str
+    file: str
+    clean_dir: str | None
+    others: tuple[str, ...]
+    sha256: str | None
+    verdict: str
+    targets: tuple[Target, ...]
+    p: float | None
+    reasons: tuple[str, ...]
+    error: FailureCause | None
+    image_passes: float
+    seconds: float
+    reports: tuple[str, ...]
+
+
+def swept_model(
+    job: Job,
+    result: Report | Failure,
+    clean_dir: str | None,
+    others: tuple[str, ...],
+    reports: tuple[str, ...],
+) -> SweptModel:
+    """The entry of a scan's result."""
+    report = result if isinstance(result, Report) else None
+    return SweptModel(
+        name=job.name,
+        key=job.key,
+        file=str(job.options.model),
+        clean_dir=clean_dir,
+        others=others,
+        sha256=result.model.sha256,
+        verdict=str(result.verdict),
+        targets=report.targets if report else (),
+        p=smallest_p(report) if report else None,
+        reasons=report.reasons if report else (),
+        error=None if isinstance(result, Report) else result.error,
+        image_passes=report.image_passes if report else 0.0,
+        seconds=report.seconds if report else 0.0,
+        reports=reports,
+    )
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """The models of a sweep and what they add up to.
+
+    Attributes:
+        source: the folder or manifest, as the user wrote it.
+        total: models that there are; more than ``models`` while the sweep runs.
+        models: in the order of their names, or of the manifest.
+        settings: the options of the sweep.
+    """
+
+    schema_version: str
+    source: str
+    total: int
+    models: tuple[SweptModel, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Verdict -> number of models, the worst first."""
+        found = Counter(one.verdict for one in self.models)
+        return {verdict: found[verdict] for verdict in WORST}
+
+    @property
+    def exit_code(self) -> int:
+        """Of the worst verdict."""
+        worst = next((verdict for verdict, number in self.counts.items() if number), "error")
+        return EXIT_CODES.get(worst, EXIT_ERROR)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types: all of it, the counts, the exit code and the cost."""
+        return {
+            **to_plain(self),
+            "counts": self.counts,
+            "exit_code": self.exit_code,
+            "image_passes": sum(one.image_passes for one in self.models),
+            "seconds": sum(one.seconds for one in self.models),
+        }
+
+
+def sweep_schema() -> dict[str, Any]:
+    """The JSON Schema of :meth:`SweepSummary.to_dict`."""
+    return shipped_schema("sweep")
