@@ -37,10 +37,11 @@ def run(arguments: list[str] | None = None) -> int:
         _say("interrupted.")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever reads stdout went away. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_ERROR
-    except SystemExit as exit_:  # a library called sys.exit: not a verdict
+        return _unread()
+    except SystemExit as exit_:
+        if isinstance(exit_.__context__, BrokenPipeError):  # click makes that of it
+            return _unread()
+        # A library called sys.exit: not a verdict.
         _say(f"a library ended the program with exit code {exit_.code!r}.")
         return EXIT_ERROR
     except OSError as error:
@@ -54,6 +55,12 @@ def run(arguments: list[str] | None = None) -> int:
             raise_with_traceback(error)
         print(internal_error_text(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return EXIT_ERROR
+
+
+def _unread() -> int:
+    """Whoever reads stdout went away. Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_ERROR
 
 
 def raise_with_traceback(error: Exception) -> None:

@@ -273,3 +273,19 @@ def test_a_report_that_no_format_can_show_leaves_no_older_one(
     assert __main__.run(["scan", str(MODEL), "--clean-dir", str(IMAGES), *outputs]) == 2
     assert json.loads(older.read_text())["verdict"] == "error"
     assert "internal error" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error_to_speak_of() -> None:
+    """As in ``modelaudit config | head -1``; what is printed is longer than a pipe holds."""
+    command = (
+        "import sys; from modelaudit import __main__; from modelaudit.cli import main; "
+        "main.app.command('long')(lambda: print('x' * 2**20)); sys.exit(__main__.run(['long']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 2
