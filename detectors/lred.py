@@ -75,6 +75,8 @@ class LRed:
         largest: size beyond which a pattern is given up; 0 means the default: none, or, for
             ``all-to-all``, the embedding's own. Most clean models have no pattern of any size that
             shifts all classes.
+        precision: ``bfloat16`` computes the gradients in it, about twice as fast on hardware for
+            it; whether a pattern reaches π is decided in ``float32`` all the same.
         prior: whether the null's spread is estimated with what is known of clean models; see
             :class:`detectors.calibration.SpreadPrior`. The paper's p-value never is.
     """
@@ -92,6 +94,7 @@ class LRed:
     per_class: int = 0
     full_classes: int = 12
     largest: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
     prior: bool = True
 
     def __post_init__(self) -> None:
@@ -200,4 +203,5 @@ class LRed:
             entropy_weights=self.weights == "entropy",
             refine=0 if paper else self.refine,
             largest=self.largest or default_largest,
+            bfloat16=self.precision == "bfloat16",
         )

@@ -8,6 +8,7 @@ minimises ``‖m‖₁`` subject to Q_t >= π as in Eqs. 13-15 of the L-RED pape
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -116,7 +117,8 @@ class MaskSearch:
         active = torch.arange(len(rows), device=device)
         for step in range(config.steps):
             theta, w = _pattern(free[active]), weights[active]
-            q, gradient = self._evaluate(theta.detach(), w, rows[active])
+            work = partial(self._evaluate, theta.detach(), w, rows[active])
+            q, gradient = self._stamping.batch.within_memory(work)
             good = (w * q).sum(1) >= config.success
             smaller = _keep(best, active, good, theta.detach(), q)
             best.steps[active] += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from detectors.order_statistic import order_statistic_test
 from detectors.stamping import images_per_batch
 from detectors.types import ClassStatistic, DetectorInput, DetectorResult, Progress
 from modelaudit.classifier import Classifier
+from modelaudit.memory import BatchSize
 
 #: Step of the paper's schedule, times the gradient of the margin (public code).
 _PAPER_STEP = 0.01
@@ -115,13 +117,15 @@ def largest_margins(
     device, classes = classifier.device, classifier.num_classes
     targets = torch.arange(classes, device=device).repeat_interleave(starts)
     largest = torch.full((len(targets),), -torch.inf, device=device)
-    size, done = images_per_batch(classifier), 0
+    batch, done = BatchSize(images_per_batch(classifier)), 0
+    size = batch.images
     # All classes and starts are independent; a batch is only what fits the caches. 10,000 inputs
     # of 3x224x224 at once would take 6 GB.
     for target, best in zip(targets.split(size), largest.split(size), strict=True):
         inputs = torch.rand(len(target), *classifier.input_shape, generator=generator).to(device)
         for step in range(steps):
-            margin, gradient = _ascent(classifier, inputs, target)
+            work = partial(_ascent, classifier, inputs, target, batch)
+            margin, gradient = batch.within_memory(work)
             best.copy_(torch.maximum(best, margin))  # a view: what is written to it stays
             if paper:
                 move = _PAPER_STEP * gradient
@@ -134,12 +138,17 @@ def largest_margins(
     return largest.view(classes, starts).amax(1).double().cpu()
 
 
-def _ascent(classifier: Classifier, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _ascent(
+    classifier: Classifier, x: Tensor, target: Tensor, batch: BatchSize
+) -> tuple[Tensor, Tensor]:
     """The margin of class t over all others ``[B]`` and its gradient ``[B, C, H, W]``."""
-    leaf = x.clone().requires_grad_()
-    margin = margins(classifier(leaf), target)
-    (gradient,) = torch.autograd.grad(margin.sum(), leaf)
-    return margin.detach(), gradient
+    ahead, gradients = [], []
+    for part, goal in zip(x.split(batch.images), target.split(batch.images), strict=True):
+        leaf = part.clone().requires_grad_()
+        margin = margins(classifier(leaf), goal)
+        gradients.append(torch.autograd.grad(margin.sum(), leaf)[0])
+        ahead.append(margin.detach())
+    return torch.cat(ahead), torch.cat(gradients)
 
 
 def _class_statistics(margins: Tensor, steps: int) -> tuple[ClassStatistic, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from modelaudit.classifier import Classifier
 #: Pixel values per row for which all intermediate results are kept: 390 images of 3x32x32, about
 #: 3.5 GB with a full-width ResNet-18. A larger row is evaluated twice.
 _VALUES_IN_MEMORY = 1_200_000
+#: Fractions Q_t that were computed in bfloat16 and are at least π less this are computed anew.
+_DOUBT = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class SearchConfig:
         largest: a row whose pattern has grown beyond this size is given up.
         entropy_weights: update the source weights by Eqs. 6-8; otherwise they stay uniform (U-RED).
         refine: halvings of the last step, towards the boundary Q = π; 0 is the paper's Algorithm 1.
+        bfloat16: compute gradients in bfloat16. Whether Q_t ≥ π is decided in float32.
     """
 
     pi: float
@@ -40,6 +44,7 @@ class SearchConfig:
     entropy_weights: bool
     refine: int
     largest: float = math.inf
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,6 @@ class PatternSearch:
         self.embedding = embedding
         self.config = config
         self._stamping = Stamping(classifier, pixels, labels, embedding)
-        self._most_kept = images_in(_VALUES_IN_MEMORY, classifier)
         self._progress: Callable[[float], None] = lambda share: None
         self._done = 0.0
 
@@ -145,7 +149,9 @@ class PatternSearch:
     def flips(self, theta: Tensor, rows: Rows) -> Tensor:
         """Misclassification fractions q_st ``[R, K]`` of patterns ``[R, *]`` (below Eq. 3)."""
         with torch.no_grad():
-            q, _ = self._outcomes(theta, rows, self._stamping.batches(rows))
+            q, _ = self._stamping.batch.within_memory(
+                lambda: self._outcomes(theta, rows, self._stamping.batches(rows))
+            )
         return q
 
     def _ascend(self, theta: Tensor, gradient: Tensor, stride: Tensor) -> Tensor:
@@ -175,41 +181,66 @@ class PatternSearch:
         w, gradient = w.clone(), torch.zeros_like(theta)
         reached = torch.zeros(len(theta), dtype=torch.bool, device=theta.device)
         for group in self._stamping.groups(rows):
-            part = rows[group]
-            leaf = theta[group].clone().requires_grad_()
-            batches = list(self._stamping.batches(part))
-            # The weights depend on all of a row's images, and the gradient on the weights.
-            keep = sum(map(len, batches)) <= self._most_kept
-            with torch.set_grad_enabled(keep):
-                q, kept = self._outcomes(leaf, part, batches)
-            done = (w[group] * q).sum(1) >= self.config.pi
-            if update and self.config.entropy_weights:
-                w[group] = torch.where(done[:, None], w[group], update_weights(q, w[group], part))
-            reached[group] = done
-            if done.all():
-                continue
-            for batch, log_p in zip(batches, kept, strict=True):
-                if not keep:
-                    _, log_p = self._forward(leaf, part, batch)
-                objective = self._stamping.objective(w[group], batch, log_p)
-                gradient[group] += torch.autograd.grad(objective, leaf)[0]
+            work = partial(self._evaluate_group, theta[group], w[group], rows[group], update)
+            found = self._stamping.batch.within_memory(work)
+            w[group], gradient[group], reached[group] = found
         return w, gradient, reached
 
+    def _evaluate_group(
+        self, theta: Tensor, w: Tensor, rows: Rows, update: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same for rows that are evaluated together."""
+        leaf, gradient = theta.clone().requires_grad_(), torch.zeros_like(theta)
+        batches = list(self._stamping.batches(rows))
+        # The weights depend on all of a row's images, and the gradient on the weights.
+        keep = sum(map(len, batches)) <= self._most_kept()
+        with torch.set_grad_enabled(keep):
+            q, kept = self._outcomes(leaf, rows, batches, self.config.bfloat16)
+        done = self._reached(theta, w, rows, q)
+        if update and self.config.entropy_weights:
+            w = torch.where(done[:, None], w, update_weights(q, w, rows))
+        if done.all():
+            return w, gradient, done
+        for batch, log_p in zip(batches, kept, strict=True):
+            if not keep:
+                _, log_p = self._forward(leaf, rows, batch, self.config.bfloat16)
+            objective = self._stamping.objective(w, batch, log_p)
+            gradient += torch.autograd.grad(objective, leaf)[0]
+        return w, gradient, done
+
+    def _reached(self, theta: Tensor, w: Tensor, rows: Rows, q: Tensor) -> Tensor:
+        """Which rows have Q_t ≥ π ``[R]``; float32 decides where fractions ``q`` are less exact."""
+        weighted = (w * q).sum(1)
+        near = weighted >= self.config.pi - _DOUBT
+        if self.config.bfloat16 and near.any():
+            part = rows[near]
+            with torch.no_grad():
+                exact, _ = self._outcomes(theta[near], part, self._stamping.batches(part))
+            weighted[near] = (w[near] * exact).sum(1)
+        return weighted >= self.config.pi
+
+    def _most_kept(self) -> int:
+        """How many images all intermediate results are kept of: where memory is short, a batch."""
+        batch = self._stamping.batch
+        return batch.images if batch.halved else images_in(_VALUES_IN_MEMORY, self.classifier)
+
     def _outcomes(
-        self, theta: Tensor, rows: Rows, batches: Iterable[Batch]
+        self, theta: Tensor, rows: Rows, batches: Iterable[Batch], bfloat16: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
         """Misclassification fractions q_st ``[R, K]``, and log p(t | x) ``[b]`` of every batch."""
         q = torch.zeros(len(theta), self.classifier.num_classes, device=theta.device)
         log_ps = []
         for batch in batches:
-            hit, log_p = self._forward(theta, rows, batch)
+            hit, log_p = self._forward(theta, rows, batch, bfloat16)
             self._stamping.add_hits(q, batch, hit)
             log_ps.append(log_p)
         return q, log_ps
 
-    def _forward(self, theta: Tensor, rows: Rows, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _forward(
+        self, theta: Tensor, rows: Rows, batch: Batch, bfloat16: bool
+    ) -> tuple[Tensor, Tensor]:
         """:meth:`Stamping.forward`, which takes nearly all of the time: progress is told here."""
-        outcome = self._stamping.forward(theta, rows, batch)
+        outcome = self._stamping.forward(theta, rows, batch, bfloat16)
         self._progress(self._done)
         return outcome
 

@@ -12,10 +12,14 @@ from torch.nn.functional import one_hot
 from detectors.embeddings.protocol import Embedding
 from detectors.rows import Rows
 from modelaudit.classifier import Classifier
+from modelaudit.memory import BatchSize
 
 #: Pixel values per forward batch on a CPU: 81 images of 3x32x32. Larger batches leave its caches
 #: (measured on two cores: half the speed with 320 images in a VGG).
 VALUES_PER_BATCH = 250_000
+#: Images per batch, however large they are. (One by one, a ResNet-18 does a quarter fewer of
+#: 3x224x224 per second.)
+FEWEST_PER_BATCH = 8
 #: A GPU is given so many times as many.
 _GPU_FACTOR = 16
 
@@ -32,7 +36,7 @@ def images_in(values: int, classifier: Classifier) -> int:
 
 def images_per_batch(classifier: Classifier) -> int:
     """How many images make a batch for a forward and a backward pass."""
-    return images_in(VALUES_PER_BATCH, classifier)
+    return max(FEWEST_PER_BATCH, images_in(VALUES_PER_BATCH, classifier))
 
 
 @dataclass(frozen=True)
@@ -59,26 +63,28 @@ class Stamping:
         pixels: clean images ``[n, C, H, W]`` in [0, 1].
         labels: their classes ``[n]``.
         embedding: how a pattern is put into an image.
+
+    Attributes:
+        batch: how many images make a batch.
     """
 
     def __init__(
         self, classifier: Classifier, pixels: Tensor, labels: Tensor, embedding: Embedding
     ) -> None:
         self.classifier = classifier
-        self.pixels = pixels.to(classifier.device)
         self.labels = labels.to(classifier.device)
-        self.embedding = embedding
+        self._stamp = embedding.bind(pixels.to(classifier.device))
         classes = one_hot(self.labels, classifier.num_classes).float()
         # [n, K]: row i holds 1/|D_s| for the class s of image i, so that (hits @ this) is q_st.
         self._share = classes / classes.sum(0).clamp_min(1)
-        self._most = images_per_batch(classifier)
+        self.batch = BatchSize(images_per_batch(classifier))
 
     def groups(self, rows: Rows) -> Iterator[slice]:
         """Consecutive rows whose images fit one batch; a larger row is a group of its own."""
         images = (rows.support.long() @ (self._share > 0).long().sum(0)).tolist()
         start, total = 0, 0
         for index, number in enumerate(images):
-            if index > start and total + number > self._most:
+            if index > start and total + number > self.batch.images:
                 yield slice(start, index)
                 start, total = index, 0
             total += number
@@ -87,17 +93,21 @@ class Stamping:
     def batches(self, rows: Rows) -> Iterator[Batch]:
         """All images of the rows' sources, each with its row."""
         row, image = rows.support[:, self.labels].nonzero(as_tuple=True)
-        yield from map(Batch, row.split(self._most), image.split(self._most))
+        yield from map(Batch, row.split(self.batch.images), image.split(self.batch.images))
 
-    def forward(self, theta: Tensor, rows: Rows, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, theta: Tensor, rows: Rows, batch: Batch, bfloat16: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """What the model says of the batch with the patterns ``theta`` ``[R, *]`` in it.
+
+        Args:
+            bfloat16: see :meth:`Classifier.__call__`.
 
         Returns:
             Whether each image is classified as its goal, 0 or 1 ``[b]``, and log p(goal | image)
             ``[b]``.
         """
-        stamped = self.embedding.apply(self.pixels[batch.image], theta[batch.row])
-        logits = self.classifier(stamped)
+        logits = self.classifier(self._stamp(theta, batch.row, batch.image), bfloat16)
         goal = rows.goals[batch.row, self.labels[batch.image]]
         log_p = logits.log_softmax(1).gather(1, goal[:, None]).squeeze(1)
         return (logits.detach().argmax(1) == goal).float(), log_p

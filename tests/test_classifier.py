@@ -90,3 +90,16 @@ def test_parameters_are_frozen_and_module_is_in_eval_mode() -> None:
     Classifier(module, 3, (3, 1, 1))
     assert not module.training
     assert not any(p.requires_grad for p in module.parameters())
+
+
+def test_bfloat16_is_asked_for_and_gives_float32_logits_with_fewer_digits() -> None:
+    classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), 3, (3, 2, 2))
+    x = torch.rand(5, 3, 2, 2, requires_grad=True)
+    exact, low = classifier(x), classifier(x, bfloat16=True)
+    assert low.dtype == torch.float32
+    assert not torch.equal(exact, low)
+    assert torch.allclose(exact, low, atol=2e-2)
+    (slope,) = torch.autograd.grad(exact[:, 0].sum(), x)
+    (low_slope,) = torch.autograd.grad(low[:, 0].sum(), x)
+    assert low_slope.dtype == torch.float32
+    assert torch.allclose(slope, low_slope, atol=2e-2)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+
+#: ``stamp(theta, row, image)``: the images with these indices ``[b]``, each with the pattern of its
+#: row ``[b]`` out of ``theta`` ``[R, *]``; ``[b, C, H, W]`` in [0, 1], differentiable in ``theta``.
+Stamp = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Embedding(Protocol):
@@ -44,6 +49,13 @@ class Embedding(Protocol):
     def apply(self, x: Tensor, theta: Tensor) -> Tensor:
         """Images ``[B, C, H, W]`` in [0, 1] with one pattern each, ``[B, *]``; in [0, 1] again."""
         ...
+
+    def bind(self, pixels: Tensor) -> Stamp:
+        """:meth:`apply` for images ``[n, C, H, W]`` that get patterns again and again.
+
+        An embedding may work out here, once, what depends on the images alone.
+        """
+        return lambda theta, row, image: self.apply(pixels[image], theta[row])
 
     def step(self, theta: Tensor, gradient: Tensor, delta: Tensor) -> Tensor:
         """Patterns ``[R, *]`` after one step of steepest ascent of length ``delta`` ``[R]``.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
-from detectors.embeddings import EMBEDDINGS, Embedding
+from detectors.embeddings import EMBEDDINGS, Embedding, generator
 from detectors.embeddings.warp import cosine_basis
 
 
@@ -34,6 +35,24 @@ def test_stamped_pixels_stay_valid(embedding: Embedding) -> None:
 def test_images_may_lie_on_another_device_than_those_of_the_search(embedding: Embedding) -> None:
     images, theta = torch.rand(4, 3, 6, 6, device="meta"), embedding.init(4, (3, 6, 6)).to("meta")
     assert embedding.apply(images, theta).device.type == "meta"
+
+
+@pytest.mark.parametrize("room", [0, 2**20])
+def test_bound_images_get_the_same_patterns(
+    embedding: Embedding, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not there is room for what depends on the images alone."""
+    monkeypatch.setattr(generator, "_MOST_VALUES", room)
+    draw = torch.Generator().manual_seed(0)
+    images = torch.rand(5, 3, 6, 6, generator=draw)
+    theta = embedding.init(2, (3, 6, 6))
+    theta = (theta + 0.1 * torch.rand(theta.shape, generator=draw)).requires_grad_()
+    row, image = torch.tensor([0, 1, 1, 0]), torch.tensor([4, 0, 4, 2])
+    expected = embedding.apply(images[image], theta[row])
+    found = embedding.bind(images)(theta, row, image)
+    assert torch.allclose(found, expected, atol=1e-6)
+    slopes = [torch.autograd.grad((made**2).sum(), theta)[0] for made in (found, expected)]
+    assert torch.allclose(*slopes, rtol=1e-4, atol=1e-4)
 
 
 def test_step_has_the_asked_length(embedding: Embedding) -> None:
@@ -125,6 +144,19 @@ def test_a_generator_makes_another_change_of_every_image() -> None:
     assert (change[0] - change[1]).abs().max() > 0.01
     moved = generator.apply(images[:1].roll(2, dims=3), theta)[..., 5:-3]
     assert torch.allclose(moved, generator.apply(images[:1], theta)[..., 3:-5], atol=1e-5)
+
+
+def test_the_change_of_a_generator_is_a_convolution_with_its_gradient() -> None:
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, 4, 7, 9, generator=draw, dtype=torch.float64)
+    kernels = torch.randn(2, 3, 4, 3, 3, generator=draw, dtype=torch.float64, requires_grad=True)
+    by_taps = kernels.flatten(3).permute(0, 3, 1, 2)
+    found = generator._second_layer(hidden, by_taps)
+    pairs = zip(hidden, kernels, strict=True)
+    expected = torch.cat([functional.conv2d(one[None], kernel) for one, kernel in pairs])
+    assert torch.allclose(found, expected)
+    slopes = [torch.autograd.grad((made**2).sum(), kernels)[0] for made in (found, expected)]
+    assert torch.allclose(*slopes)
 
 
 def test_a_generator_that_saw_no_images_says_so() -> None:

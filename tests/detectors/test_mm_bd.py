@@ -15,6 +15,7 @@ from detectors.mm_bd import MmBd, largest_margins
 from detectors.types import DetectorInput
 from modelaudit.classifier import Classifier, OutputKind
 from tests.detectors.bundled import bundled_input
+from tests.detectors.cramped import Cramped
 from tests.detectors.models import SIDE, Linear, orthonormal_rows
 
 SHAPE = (1, SIDE, SIDE)
@@ -104,6 +105,16 @@ def test_no_test_without_margins(rows: Tensor, words: str) -> None:
     assert result.target is None
     assert words in result.reason
     assert all(isfinite(one.statistic) for one in result.classes)
+
+
+def test_margins_are_the_same_with_the_smaller_batches_that_memory_has_room_for() -> None:
+    rows = orthonormal_rows(6)
+    model = Cramped(Linear(rows), 7)
+    short, plain = data_of(model, 6), data_of(Linear(rows), 6)
+    found = largest_margins(short.classifier, 3, 5, False, short.generator)
+    expected = largest_margins(plain.classifier, 3, 5, False, plain.generator)
+    assert torch.allclose(found, expected)
+    assert 3 < model.most <= 7
 
 
 def test_probabilities_are_said_to_hide_margins() -> None:

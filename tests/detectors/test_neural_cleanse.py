@@ -82,6 +82,7 @@ def test_a_row_does_not_depend_on_how_the_images_are_batched(
     sizes = []
     for batch in (1000, 3):
         monkeypatch.setattr("detectors.stamping.VALUES_PER_BATCH", batch * SIDE**2)
+        monkeypatch.setattr("detectors.stamping.FEWEST_PER_BATCH", 1)
         search = MaskSearch(data.classifier, data.pixels, data.labels, config)
         found = search.run(rows, rows.uniform_weights(), torch.Generator().manual_seed(0))
         sizes.append(found.size)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from detectors import search, stamping
 from detectors.embeddings import EMBEDDINGS
@@ -15,6 +16,7 @@ from detectors.rows import Rows
 from detectors.search import PatternSearch, SearchConfig, update_weights
 from detectors.types import DetectorInput
 from modelaudit.classifier import Classifier
+from tests.detectors.cramped import Cramped
 from tests.detectors.models import SIDE, Linear, Planted, linear_input, orthonormal_rows
 
 FAST = LRed()._search_config((1, SIDE, SIDE))
@@ -144,6 +146,7 @@ def test_paper_schedule_is_algorithm_1(
 ) -> None:
     """Also when a row needs several batches, and when it does not fit the memory."""
     monkeypatch.setattr(stamping, "VALUES_PER_BATCH", batch * SIDE * SIDE)
+    monkeypatch.setattr(stamping, "FEWEST_PER_BATCH", 1)
     monkeypatch.setattr(search, "_VALUES_IN_MEMORY", memory * SIDE * SIDE)
     generator = torch.Generator().manual_seed(3)
     data = linear_input(orthonormal_rows(4), beta=0.5, per_class=3)
@@ -223,3 +226,67 @@ def test_a_row_is_given_up_at_the_largest_size() -> None:
     sizes = found.theta.flatten(1).norm(dim=1)
     assert (sizes >= 0.3).all()
     assert (sizes <= 0.3 + config.delta + 1e-5).all()
+
+
+def cramped(data: DetectorInput, room: float) -> tuple[DetectorInput, Cramped]:
+    model = data.classifier.module
+    assert isinstance(model, nn.Module)
+    short = Cramped(model, room)
+    classifier = Classifier(short, data.classifier.num_classes, data.classifier.input_shape)
+    return replace(data, classifier=classifier), short
+
+
+@pytest.mark.parametrize("room", [1, 5, 11])
+def test_a_search_goes_on_with_smaller_batches_where_memory_is_short(room: int) -> None:
+    """Five rows of eight images; a graph that is kept for the gradient takes its room, too."""
+    data = linear_input(orthonormal_rows(5), 0.8)
+    short, model = cramped(data, room)
+    found = run(short, "additive", FAST)
+    assert model.failures > 0
+    assert room / 2 < model.most <= room
+    assert model.kept == 0
+    assert torch.allclose(found.size, run(data, "additive", FAST).size, rtol=1e-4)
+
+
+def test_where_there_is_enough_memory_nothing_is_evaluated_twice() -> None:
+    data = linear_input(orthonormal_rows(5), 0.8)
+    short, model = cramped(data, 40)
+    run(short, "additive", FAST)
+    run(data, "additive", FAST)
+    assert model.failures == 0
+    assert short.classifier.image_passes == data.classifier.image_passes
+
+
+def test_a_search_that_finds_no_room_for_one_image_says_so() -> None:
+    short, model = cramped(linear_input(orthonormal_rows(5), 0.8), 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(short, "additive", FAST)
+    assert model.kept == 0
+
+
+class Hasty(Linear):
+    """In bfloat16 it leaves the class of an image too early."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(x)
+        if torch.is_autocast_enabled("cpu"):
+            logits = logits.float()
+            logits = logits - 0.3 * (logits == logits.amax(1, keepdim=True))
+        return logits
+
+
+@pytest.mark.parametrize("model", [Linear, Hasty])
+def test_in_bfloat16_float32_decides_what_is_reached(model: type[Linear]) -> None:
+    rows = orthonormal_rows(6)
+    data = linear_input(rows, 0.8)
+    low = replace(data, classifier=Classifier(model(rows), 6, (1, SIDE, SIDE)))
+    found = run(low, "additive", replace(FAST, bfloat16=True))
+    assert torch.equal(found.size, found.theta.flatten(1).norm(dim=1))
+    search_again = PatternSearch(
+        data.classifier, data.pixels, data.labels, EMBEDDINGS["additive"], FAST
+    )
+    flips = search_again.flips(found.theta, Rows.per_target(data.labels, 6))
+    assert ((found.weights * flips).sum(1) >= FAST.pi).all()
+    ratio = found.size / (0.8 * math.sqrt(5 / 6))
+    assert (ratio >= 0.999).all()
+    assert (ratio <= 1.25).all()
