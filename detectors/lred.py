@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -161,7 +162,10 @@ class LRed:
             each = min(each, max(1, images // len(labels.unique())))
             most = images // each
         chosen = first_of_each_class(labels, each)
-        return chosen, _ROWS[self.sources](labels[chosen], num_classes).thinned(most, generator)
+        # What one detector leaves out, another should not.
+        own = generator.initial_seed() + zlib.crc32(self.name.encode())
+        rows = _ROWS[self.sources](labels[chosen], num_classes)
+        return chosen, rows.thinned(most, torch.Generator().manual_seed(own))
 
     def _test(
         self, found: SearchResult, rows: Rows, embedding: Embedding, config: SearchConfig

@@ -67,6 +67,10 @@ def search_notes(found: SearchResult, rows: Rows, num_classes: int) -> tuple[str
     if unsearched := sorted(set(range(num_classes)) - set(rows.targets.tolist())):
         listed = ", ".join(map(str, unsearched))
         notes.append(f"target {listed} was not searched: there are no images of another class")
+    possible = int(rows.support.any(0).sum()) - 1
+    most = int(rows.support.sum(1).max())
+    if len(rows) <= num_classes and most < possible:  # else every row has a source of its own
+        notes.append(f"every target was searched from {most} of {possible} possible source classes")
     missing = sorted({int(t) for t in rows.targets[found.size.isinf()].tolist()})
     if missing:
         listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")

@@ -18,8 +18,9 @@ from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED
 def main() -> None:
     """Run the command line and exit."""
     for name in ("SIGTERM", "SIGHUP"):  # so that workers and their folders are cleaned up
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+            signal.signal(number, _interrupt)
     sys.exit(run())
 
 

@@ -23,10 +23,10 @@ from modelaudit.plain import from_plain, harmless, to_plain
 
 #: Seconds after which what nobody came back for is removed.
 KEPT_FOR = 30 * 86400
-# A worker that was taken over must not fill the disk: detectors per scan, characters of each. A
-# model of 1,000 classes has a number for every pair of them.
+# A worker that was taken over must not fill the disk: detectors per scan, characters of them all.
+# A model of 1,000 classes has a number for every pair of classes.
 _MOST = 100
-_LONGEST = 2**26
+_LONGEST = 2**28
 
 
 class Checkpoint:
@@ -45,6 +45,7 @@ class Checkpoint:
         self._note = note
         self._found: set[str] = set()
         self._of_this_scan: set[str] = set()
+        self._written = 0
         self._broken = False
 
     @classmethod
@@ -69,7 +70,8 @@ class Checkpoint:
         if one.key in self._found and one.key not in self._of_this_scan:
             self._note(f"{one.report.detector}: taken over from a scan that was not finished")
         body = json.dumps(to_plain(one))
-        if len(self._of_this_scan) >= _MOST or len(body) > _LONGEST or self._broken:
+        self._written += len(body)
+        if len(self._of_this_scan) >= _MOST or self._written > _LONGEST or self._broken:
             return
         self._of_this_scan.add(one.key)
         head = json.dumps({"modelaudit": __version__, "sha256": _sha256(body)})

@@ -19,9 +19,9 @@ Such a file was only found: whoever wrote the folder with a hostile model may ha
 it cannot set what weakens the process that runs the model (``limit``, ``isolation``), runs code or
 trusts another machine (``arch`` with a module, ``ray``), writes files or believes what is in them
 (``output``, ``pictures``, ``cache-dir``, ``report-dir``) or decides what is let pass (``fail-on``,
-``exit-zero``, ``waivers``, ``exclude``): see :data:`ONLY_NAMED`. What it does set, the command says
-on stderr and in the report. It can still make a scan see less (``alpha``, ``detector``): in a
-folder of a stranger, work with ``--no-config`` or from elsewhere.
+``exit-zero``, ``waivers``, ``exclude``, ``one-format``): see :data:`ONLY_NAMED`. What it does set,
+the command says on stderr and in the report. It can still make a scan see less (``alpha``,
+``detector``): in a folder of a stranger, work with ``--no-config`` or from elsewhere.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ONLY_NAMED = frozenset(
     {
         *("limit", "isolation", "ray"),
         *("output", "pictures", "cache-dir", "report-dir"),
-        *("fail-on", "exit-zero", "waivers", "exclude"),
+        *("fail-on", "exit-zero", "waivers", "exclude", "one-format"),
     }
 )
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number"}

@@ -95,7 +95,10 @@ class _Store:
         found = {}
         for name, key in self._keys.items():
             if self._keep and (one := self._known.get(key)):
-                found[name] = restored(one)
+                try:
+                    found[name] = restored(one)
+                except (KeyError, ValueError, TypeError, RuntimeError):
+                    continue  # of the right type, and of no sense: that detector runs again
                 self._suspect.classifier.count(one.report.image_passes)
                 self._keep(one)
         return found

@@ -1,7 +1,8 @@
 """The hook for pre-commit: scan every model that a commit changes, one after another.
 
 ``python -P -m modelaudit.pre_commit OPTION ... -- MODEL ...``, with options of ``modelaudit scan``;
-pre-commit appends the files. The exit code is that of the worst model.
+pre-commit appends the files. The exit code is that of the worst model. Configuration files do not
+count: the commit that brings a model could bring one, too.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     options, models = arguments[:place], arguments[place + 1 :]
     codes = []
     for model in models:
-        codes.append(run(["scan", "--quiet", *options, "--", model]))
+        codes.append(run(["--no-config", "scan", "--quiet", *options, "--", model]))
         if codes[-1] == EXIT_INTERRUPTED:
             break
     return next((code for code in _WORST_FIRST if code in codes), 0)

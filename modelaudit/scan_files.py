@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
-import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from modelaudit.errors import ImagesError, ModelFileError
 from modelaudit.image_folder import is_image
+from modelaudit.loaders.external_data import external_data
 from modelaudit.loaders.file_kind import require_readable
 from modelaudit.loaders.huggingface.files import huggingface_files
 from modelaudit.model_config import config_files
-
-# In an ONNX file, StringStringEntryProto: key (field 1) "location", value (field 2), whose length
-# is a varint of one or two bytes.
-_LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f]|[\x80-\xff][\x01-\x1f])")
 
 
 def model_files(model: Path) -> tuple[Path, ...]:
@@ -34,32 +28,8 @@ def model_files(model: Path) -> tuple[Path, ...]:
         own: tuple[Path, ...] = folder.read
     else:
         require_readable(model)
-        own = (model, *_external_data(model))
+        own = (model, *external_data(model))
     return tuple(dict.fromkeys((*own, *config_files(model))))
-
-
-def _external_data(model: Path) -> Iterator[Path]:
-    """The files that an ONNX file names; found without parsing what a stranger wrote.
-
-    Bytes of another meaning may look alike, so what is not a file below the model's folder is left
-    to the loader to complain about.
-    """
-    folder = model.parent.resolve()
-    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        names = {_text_after(content, found) for found in _LOCATION.finditer(content)}
-    for name in sorted(names):
-        try:
-            path = (folder / os.fsdecode(name)).resolve()
-            if path.is_relative_to(folder) and path.is_file():
-                yield model.parent / path.relative_to(folder)
-        except (OSError, ValueError, RuntimeError):  # null bytes, names too long, loops of links
-            continue
-
-
-def _text_after(content: mmap.mmap, found: re.Match[bytes]) -> bytes:
-    low, *high = found[1]
-    length = (low & 0x7F) + (high[0] << 7 if high else 0)
-    return content[found.end() : found.end() + length]
 
 
 def content_of(files: tuple[Path, ...], folder: Path) -> dict[str, bytes]:

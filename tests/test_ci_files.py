@@ -194,12 +194,12 @@ def test_the_action_passes_values_as_they_are(tmp_path: Path) -> None:
     done = scan_step(runner, model, '--fast  --labels "a')
     assert done.returncode == 0, done.stderr
     arguments = (tmp_path / "arguments").read_text().splitlines()
-    assert arguments[0] == "scan"
+    assert arguments[:2] == ["--no-config", "scan"]
     assert arguments[-5:] == ["--fast", "--labels", '"a', "--", str(model)]
     assert "sarif" not in runner.outputs  # nothing is uploaded
     assert runner.outputs["verdict"] == "error"
     assert "could not start" in runner.summary.read_text()
-    values = parsed([*arguments[1:-5], "--", "m"])
+    values = parsed([*arguments[2:-5], "--", "m"])
     assert values["fail_on"] == ["backdoored,error"]
 
 
@@ -232,7 +232,9 @@ def test_the_hook_scans_every_model(
 
     monkeypatch.setattr(pre_commit, "run", run)
     assert pre_commit.main(["--clean-dir", "x", "--", "a", "b"]) == 3
-    assert seen == [["scan", "--quiet", "--clean-dir", "x", "--", name] for name in "ab"]
+    assert seen == [
+        ["--no-config", "scan", "--quiet", "--clean-dir", "x", "--", name] for name in "ab"
+    ]
     assert pre_commit.main(["--", "a", "b", "c"]) == 2
     assert pre_commit.main(["--", "b", "c", "d"]) == 1
     assert pre_commit.main(["--", "a"]) == 0

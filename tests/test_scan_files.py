@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 
 from modelaudit.errors import ImagesError, ModelFileError
 from modelaudit.fleet.key import fingerprints
+from modelaudit.loaders.fingerprint import sha256_of
 from modelaudit.options import ScanOptions
 from modelaudit.scan_files import (
     content_of,
@@ -122,3 +125,40 @@ def test_what_cannot_be_read_equals_nothing(tmp_path: Path) -> None:
     options = {"m": ScanOptions(tmp_path / "missing.onnx", tmp_path)}
     first, second = (fingerprints(options, lambda name: None) for _ in range(2))
     assert first != second
+
+
+def test_the_digest_of_a_model_covers_its_external_data(tmp_path: Path) -> None:
+    model = with_external_data(tmp_path / "m.onnx", "w.bin")
+    first = sha256_of(model)
+    lines = [f"{sha256_of(tmp_path / name)}  {name}\n" for name in ("w.bin",)]
+    own = hashlib.sha256(model.read_bytes()).hexdigest()
+    assert first == hashlib.sha256("".join([f"{own}  m.onnx\n", *lines]).encode()).hexdigest()
+    (tmp_path / "w.bin").write_bytes(b"other weights")
+    assert sha256_of(model) != first
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"\x12\x05w.bin\x0a\x08location",  # the value before the key
+        b"\x0a\x88\x00location\x12\x05w.bin",  # lengths with more bytes than they need
+        b"\x0a\x08location\x12\x85\x00w.bin",
+    ],
+)
+def test_external_data_that_cannot_be_listed_is_refused(tmp_path: Path, entry: bytes) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"\x08\x08" + entry)
+    (tmp_path / "w.bin").write_bytes(b"weights")
+    with pytest.raises(ModelFileError, match="save it again with onnx"):
+        sha256_of(tmp_path / "m.onnx")
+
+
+def test_what_other_code_finds_is_never_taken_for_the_same(tmp_path: Path) -> None:
+    model, images = brightest(tmp_path / "m.onnx"), write_images(tmp_path / "images")
+
+    def twice(**settings: Any) -> set[str]:
+        options = ScanOptions(model, images, **settings)
+        return {fingerprints({"m": options}, lambda name: None)["m"] for _ in range(2)}
+
+    assert len(twice(detectors=("mm-bd",))) == 1
+    assert len(twice(detectors=("of-another-package",))) == 2
+    assert len(twice(arch="package.module:factory")) == 2

@@ -201,10 +201,15 @@ def _without_weaker(
     """The values without those that an exclusive option from a stronger place puts aside."""
     kept, defaults = dict(values), {one.name: one.default for one in parameters}
     for group in EXCLUSIVE:
-        given = [name for name in group if name in kept and kept[name] != defaults[name]]
-        ranks = {name: _rank(context, name) for name in given}
+        ranks = {name: _rank(context, name) for name in group if name in kept}
+        # Giving a default counts (``--jobs 1``), but not that of a switch: it asks for nothing.
+        given = [
+            name
+            for name, rank in ranks.items()
+            if kept[name] != defaults[name] or (rank and not isinstance(defaults[name], bool))
+        ]
         for name in given:
-            if ranks[name] < max(ranks.values()):
+            if ranks[name] < max(ranks[one] for one in given):
                 kept[name] = defaults[name]
     return kept
 

@@ -34,6 +34,14 @@ def sweep(
         list[str] | None,
         typer.Option(help="Leave out models with such a name, e.g. 'old/*'; repeatable."),
     ] = None,
+    one_format: Annotated[
+        bool,
+        typer.Option(
+            "--one-format",
+            help="Of files that differ in the extension only, scan one: believe that they hold the "
+            "same model.",
+        ),
+    ] = False,
     report_dir: Annotated[
         Path | None,
         typer.Option(
@@ -79,6 +87,7 @@ def sweep(
         clean_dir=clean_dir,
         labels=labels,
         exclude=tuple(exclude or ()),
+        one_format=one_format,
         report_dir=report_dir,
         report_formats=report_formats,
         outputs=outputs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from detectors.examinations import EXAMINATIONS
 from modelaudit import __version__
@@ -60,7 +61,7 @@ def evaluate(options: EvaluateOptions, progress: FleetProgress | None = None) ->
         for path in options.outputs:
             save_report(path, evaluation_format_for(path)(evaluation))
 
-    finished = _finished(options.outputs, jobs)
+    finished = _finished(options.outputs, jobs, models)
     known = run_fleet(jobs, options.executor(), finished, record, save, progress)
     return _collect(tuple(models), known, options)
 
@@ -76,8 +77,10 @@ def _scan_of(model: ManifestModel, options: EvaluateOptions) -> ScanOptions:
     )
 
 
-def _finished(outputs: Sequence[Path], jobs: Sequence[Job]) -> dict[str, Outcome]:
-    """Outcomes of earlier runs with the same inputs; failures are tried again."""
+def _finished(
+    outputs: Sequence[Path], jobs: Sequence[Job], models: Mapping[str, ManifestModel]
+) -> dict[str, Outcome]:
+    """Outcomes of earlier runs with the same inputs and truth; failures are tried again."""
     keys = {job.name: job.key for job in jobs}
     earlier = [
         one
@@ -85,7 +88,13 @@ def _finished(outputs: Sequence[Path], jobs: Sequence[Job]) -> dict[str, Outcome
         if path.suffix == ".json"
         for one in read_finished(path, "an evaluation report", Outcome.from_dict)
     ]
-    return {o.name: o for o in earlier if o.error is None and keys.get(o.name) == o.key}
+    same = [o for o in earlier if o.error is None and keys.get(o.name) == o.key]
+    return {o.name: o for o in same if _truth(o.manifest) == _truth(models[o.name].entry)}
+
+
+def _truth(entry: Mapping[str, Any]) -> list[Any]:
+    """What an entry of a manifest says that a scan should find."""
+    return [entry.get(key) for key in ("label", "attack", "targets", "sources")]
 
 
 def _collect(

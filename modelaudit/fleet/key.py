@@ -7,13 +7,17 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from modelaudit import __version__
-from modelaudit.errors import ModelAuditError
+from modelaudit.errors import ModelAuditError, UsageError
 from modelaudit.image_folder import is_image
 from modelaudit.options import ScanOptions
 from modelaudit.scan_files import digest, image_entries, model_files
+
+#: Another version of these may find something else.
+_LIBRARIES = ("torch", "onnx", "numpy", "scipy")
 
 
 def fingerprints(
@@ -35,8 +39,11 @@ def fingerprints(
 
 def _fingerprint(options: ScanOptions, images: Callable[[Path], str]) -> str:
     try:
+        if _runs_other_code(options):
+            raise UsageError("Its version is not known here.")
         labels = options.labels.read_bytes() if options.labels else b""
         read = [
+            *map(version, _LIBRARIES),
             _model(options.model),
             images(options.clean_dir),
             hashlib.sha256(labels).hexdigest(),
@@ -51,6 +58,17 @@ def _fingerprint(options: ScanOptions, images: Callable[[Path], str]) -> str:
     )
     text = f"{__version__} {' '.join(read)} {placeless!r}"
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def _runs_other_code(options: ScanOptions) -> bool:
+    """Whether code of other packages than ours decides what is found."""
+    if ":" in (options.arch or ""):
+        return True
+    if not options.detectors:
+        return False
+    from detectors.registry import REGISTRY  # brings torch
+
+    return not REGISTRY.keys() >= set(options.detectors)
 
 
 def _examined(options: ScanOptions) -> Iterator[str]:

@@ -36,7 +36,7 @@ class SweepOptions(FleetOptions):
 
     Attributes:
         source: folder with models, or a manifest; see :func:`find_models`.
-        clean_dir, labels, exclude: see :func:`find_models`.
+        clean_dir, labels, exclude, one_format: see :func:`find_models`.
         report_dir: one report per model and format goes there, and the summary; made if missing.
         report_formats: see :class:`modelaudit.fleet.sweep_reports.ReportFolder`.
         outputs: the summary, in the format of the extension, rewritten after every model. What is
@@ -47,6 +47,7 @@ class SweepOptions(FleetOptions):
     clean_dir: Path | None = None
     labels: Path | None = None
     exclude: tuple[str, ...] = ()
+    one_format: bool = False
     report_dir: Path | None = None
     report_formats: tuple[str, ...] = ("json",)
     outputs: tuple[Path, ...] = ()
@@ -78,7 +79,13 @@ def sweep(options: SweepOptions, progress: FleetProgress | None = None) -> Sweep
     build_detectors(options.detectors, options.settings, options.preset)
     found = {
         one.model.name: one
-        for one in find_models(options.source, options.clean_dir, options.labels, options.exclude)
+        for one in find_models(
+            options.source,
+            options.clean_dir,
+            options.labels,
+            options.exclude,
+            options.one_format,
+        )
     }
     scans = {
         name: options.scan_options(one.model, one.model.clean_dir)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from modelaudit.errors import ModelAuditError, UsageError
 from modelaudit.fleet.manifest import FleetModel, read_fleet
@@ -50,24 +50,31 @@ class _Candidate:
 
 
 def find_models(
-    source: Path, clean_dir: Path | None, labels: Path | None, exclude: Sequence[str] = ()
+    source: Path,
+    clean_dir: Path | None,
+    labels: Path | None,
+    exclude: Sequence[str] = (),
+    one_format: bool = False,
 ) -> tuple[FoundModel, ...]:
     """The models of a manifest, or those below a folder.
 
     Below a folder every file with one of :data:`SUFFIXES` is a model, and every Hugging Face
-    folder. Files of one folder that differ in the extension only are one model. Hidden entries are
-    left out, and links to folders are not followed.
+    folder, complete or not. Hidden entries are left out, and links to folders are not followed.
 
     Args:
         clean_dir, labels: for the models whose entry in the manifest names none.
         exclude: patterns of names to leave out, as in a shell; ``*`` spans folders.
+        one_format: believe that files of one folder that differ in the extension only are the same
+            model, and take the one whose format says most.
 
     Raises:
         ManifestError: the manifest is malformed.
         UsageError: there is no such folder, or no model in it.
     """
     if source.is_dir():
-        found = [one for folder in _folders(source) for one in _models_in(folder, source)]
+        found = [
+            one for folder in _folders(source) for one in _models_in(folder, source, one_format)
+        ]
     elif source.exists():
         found = [FoundModel(model) for model in read_fleet(source)]
     else:
@@ -83,26 +90,34 @@ def find_models(
 
 
 def _folders(top: Path) -> Iterator[Path]:
-    for folder, inside, _ in os.walk(top):
+    for folder, inside, _ in os.walk(top, onerror=_unreadable):
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         yield Path(folder)
 
 
-def _models_in(folder: Path, top: Path) -> Iterator[FoundModel]:
+def _unreadable(error: OSError) -> NoReturn:
+    raise UsageError(
+        f"Cannot look for models in {error.filename}: {error.strerror}. Make it readable, or sweep "
+        "the folders that are."
+    )
+
+
+def _models_in(folder: Path, top: Path, one_format: bool) -> Iterator[FoundModel]:
     groups: dict[str, list[_Candidate]] = {}
     for candidate in _candidates(folder):
         groups.setdefault(candidate.stem, []).append(candidate)
     for _, group in sorted(groups.items()):
         best = min((one.kind for one in group), key=_PREFERENCE.index)
-        others = tuple(one.path.name for one in group if one.kind != best)
+        left_out = [one for one in group if one_format and one.kind != best]
+        others = tuple(one.path.name for one in left_out)
         for one in group:
-            if one.kind == best:  # several where, say, a.pt and a.pth are both TorchScript
+            if one not in left_out:  # several where, say, a.pt and a.pth are both TorchScript
                 yield FoundModel(_as_found(one.path, top), others)
 
 
 def _candidates(folder: Path) -> Iterator[_Candidate]:
     parts = _huggingface(folder)
-    if parts is not None:
+    if parts is not None or _is_damaged_folder(folder):
         yield _Candidate(folder, _FOLDERS_STEM, "huggingface")
     for file in sorted(folder.iterdir()):
         known = file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
@@ -116,6 +131,14 @@ def _huggingface(folder: Path) -> HuggingFaceFiles | None:
         return huggingface_files(folder) if (folder / CONFIG).is_file() else None
     except ModelAuditError:
         return None
+
+
+def _is_damaged_folder(folder: Path) -> bool:
+    """Whether the folder looks like one of Hugging Face's, with weights that no loader reads alone.
+
+    It is a model that cannot be scanned then, and the scan says why.
+    """
+    return (folder / CONFIG).is_file() and any(folder.glob("pytorch_model*.bin"))
 
 
 def _kind(file: Path) -> _Kind:

@@ -16,6 +16,8 @@ from modelaudit.report import Report
 _PLAIN = re.compile(r"[\w+-][\w.+-]*", re.ASCII)
 _OTHER = re.compile(r"[^\w.+-]+", re.ASCII)
 _LONGEST = 80
+# Of the summary, which lies in the same folder.
+_SUMMARY = "sweep"
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,18 @@ class ReportFolder:
             save_report(path, FORMATS[format_](result))
 
 
+def _is_plain(part: str) -> bool:
+    """Whether a part of a path can be that of a report, which has a longer name."""
+    ends = tuple(end for one in FORMATS.values() for end in one.extensions)
+    return bool(_PLAIN.fullmatch(part)) and len(part) <= _LONGEST and not part.endswith(ends)
+
+
 def _file_name(model: str) -> str:
     """The model's name where that is a plain path.
 
     Else it gets a digest, so that no two models share a report and none lies elsewhere.
     """
-    if all(_PLAIN.fullmatch(part) for part in model.split("/")):
+    if all(map(_is_plain, model.split("/"))) and model != _SUMMARY:
         return model
     digest = hashlib.sha256(model.encode(errors="surrogateescape")).hexdigest()[:8]
     readable = _OTHER.sub("_", model)[-_LONGEST:].lstrip(".")

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from modelaudit.errors import ModelFileError
-from modelaudit.loaders.huggingface.files import CONFIG, huggingface_files
+from modelaudit.loaders.external_data import external_data
+from modelaudit.loaders.huggingface.files import huggingface_files
 
 
 def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a model.
 
-    Of a file: of its bytes. Of a Hugging Face folder, or the ``config.json`` in it: of one line
-    ``<SHA-256>  <name>`` for each file that is read, sorted by name, each ended by a newline, which
-    is what ``sha256sum`` prints; so it does not change with a README or files of other tools.
+    Of a file that holds all weights: of its bytes. Of a Hugging Face folder, its ``config.json`` or
+    a shard of its weights, and of an ONNX file with external data: of one line ``<SHA-256>  <name>``
+    for each file that is read, sorted by name, each ended by a newline, which is what ``sha256sum``
+    prints; so it changes with any of the weights, and not with a README or files of other tools.
 
     Raises:
         ModelFileError: a file cannot be read.
     """
     path = Path(path)
-    files = huggingface_files(path) if path.is_dir() or path.name == CONFIG else None
-    if files is None:
-        return _sha256_of_file(path)
-    read = sorted(files.read, key=lambda file: file.name)
-    lines = [f"{_sha256_of_file(file)}  {file.name}\n" for file in read]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    folder = huggingface_files(path)
+    if folder is not None and folder.weights != (path,):
+        return _sha256_of_files(folder.read, folder.folder)
+    own = _sha256_of_file(path)
+    more = external_data(path)
+    return _sha256_of_files((path, *more), path.parent) if more else own
+
+
+def _sha256_of_files(files: Iterable[Path], folder: Path) -> str:
+    named = sorted((file.relative_to(folder).as_posix(), file) for file in files)
+    lines = [f"{_sha256_of_file(file)}  {name}\n" for name, file in named]
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _sha256_of_file(path: Path) -> str:

@@ -289,3 +289,16 @@ def test_a_reader_that_goes_away_is_no_error_to_speak_of() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 2
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As under ``nohup``."""
+    command = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+        "from modelaudit import __main__; __main__.run = lambda: 0\n"
+        "try: __main__.main()\n"
+        "except SystemExit: print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN,"
+        " signal.getsignal(signal.SIGTERM) == __main__._interrupt)"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+    assert done.stdout == "True True\n"

@@ -175,3 +175,12 @@ def test_many_classes_give_fewer_images_each(
     chosen, rows = LRed(**settings).searched(labels, classes, torch.Generator())
     assert int(chosen.sum()) == images
     assert rows.support.sum(1).unique().tolist() == [sources]
+
+
+def test_detectors_leave_out_other_classes() -> None:
+    labels = torch.arange(200).repeat_interleave(8)
+    generator = torch.Generator().manual_seed(0)
+    searched = [LRed(name=name).searched(labels, 200, generator)[1].support for name in "ab"]
+    again = LRed(name="a").searched(labels, 200, generator)[1].support
+    assert (searched[0] == again).all()
+    assert (searched[0] != searched[1]).any(1).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from modelaudit.fleet import evaluate
 from modelaudit.fleet import local as fleet_local
 from modelaudit.fleet.evaluation import DetectorOutcome, Evaluation, Outcome
 from modelaudit.fleet.manifest import read_manifest
+from modelaudit.fleet.runner import Job
 from modelaudit.formats.evaluation_text import evaluation_text
+from modelaudit.options import ScanOptions
 from modelaudit.preprocess_options import PreprocessOptions
 from tests.conftest import BUNDLED, bundled_models
 
@@ -223,3 +226,21 @@ def test_foreign_output_file_is_not_overwritten(
     assert __main__.run(arguments) == 2
     assert "not an evaluation report" in capsys.readouterr().err
     assert output.read_text() == '{"my": "data"}'
+
+
+def test_a_model_whose_truth_was_corrected_is_scanned_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry = {"file": "m.onnx", "label": "backdoored", "targets": [3]}
+    earlier = SimpleNamespace(name="m", key="k", error=None, manifest=entry)
+    monkeypatch.setattr(evaluate, "read_finished", lambda *_: [earlier])
+    jobs = [Job("m", "k", ScanOptions(tmp_path / "m.onnx", tmp_path))]
+
+    def finished(**changes: Any) -> bool:
+        models: Any = {"m": SimpleNamespace(entry={**entry, **changes})}
+        return bool(evaluate._finished([tmp_path / "e.json"], jobs, models))
+
+    assert finished()
+    assert finished(file="elsewhere/m.onnx")
+    assert not finished(label="clean")
+    assert not finished(targets=[4])

@@ -62,7 +62,8 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def sweep(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """Run a sweep in this process; exit code, stdout and stderr."""
-    code = __main__.run(["sweep", *map(str, arguments), *QUICK, "--no-isolation"])
+    quick = [*QUICK, "--no-isolation", "--one-format"]
+    code = __main__.run(["sweep", *map(str, arguments), *quick])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -252,6 +253,7 @@ def test_reports_have_names_of_their_own_in_the_folder(tmp_path: Path) -> None:
     folder = ReportFolder(tmp_path, ("json", "cyclonedx"))
     assert folder.names("a/b.onnx") == ("a/b.onnx.json", "a/b.onnx.cdx.json")
     odd = ["../x", "/etc/x", "a/../x", "a b", "a_b", "", ".", ".x", "\udcff", "a" * 300 + "/ü"]
+    odd += ["c" * 245, "sweep", "d.json/e", "d"]
     names = [folder.names(name)[0] for name in odd]
     assert len({name.lower() for name in names}) == len(odd)
     for name in names:

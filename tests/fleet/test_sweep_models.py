@@ -47,14 +47,16 @@ def test_every_format_is_found_and_other_files_are_not(tmp_path: Path) -> None:
     )
 
 
-def test_a_model_in_several_formats_is_scanned_once(tmp_path: Path) -> None:
+def test_a_model_in_several_formats_is_scanned_once_if_asked_for(tmp_path: Path) -> None:
     brightest(tmp_path / "net.onnx")
     script(tmp_path / "net.pt")
     weights(tmp_path / "net.safetensors")
     script(tmp_path / "other.ts")
     script(tmp_path / "other.pt")  # the same format: nobody says that it is the same model
     torch.save({"w": torch.zeros(3)}, tmp_path / "other.pth")
-    assert names(tmp_path) == {
+    files = ("net.onnx", "net.pt", "net.safetensors", "other.pt", "other.pth", "other.ts")
+    assert names(tmp_path) == dict.fromkeys(files, ())
+    assert names(tmp_path, one_format=True) == {
         "net.onnx": ("net.pt", "net.safetensors"),
         "other.pt": ("other.pth",),
         "other.ts": ("other.pth",),
@@ -73,13 +75,21 @@ def test_a_hugging_face_folder_is_one_model(tmp_path: Path) -> None:
     assert names(tmp_path) == {"org/net": ()}
     assert names(hub) == {"net": ()}
     brightest(hub / "model.onnx")
-    assert names(tmp_path) == {"org/net/model.onnx": ("net",)}
+    assert names(tmp_path) == {"org/net": (), "org/net/model.onnx": ()}
+    assert names(tmp_path, one_format=True) == {"org/net/model.onnx": ("net",)}
 
 
 def test_an_incomplete_hugging_face_folder_hides_no_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet"}))
     brightest(tmp_path / "net.onnx")
     assert names(tmp_path) == {"net.onnx": ()}
+
+
+def test_a_damaged_hugging_face_folder_is_a_model_that_cannot_be_scanned(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "config.json").write_text("{")
+    (tmp_path / "net" / "pytorch_model.bin").write_bytes(b"weights")
+    assert names(tmp_path) == {"net": ()}
 
 
 def test_models_are_left_out_by_name(tmp_path: Path) -> None:
