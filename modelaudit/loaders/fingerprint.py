@@ -15,7 +15,7 @@ def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a model.
 
     Of a file that holds all weights: of its bytes. Of a Hugging Face folder, its ``config.json`` or
-    a shard of its weights, and of an ONNX file with external data: of one line ``<SHA-256>  <name>``
+    a shard of its weights, and of an ONNX file with external data: of one line ``<SHA-256>  NAME``
     for each file that is read, sorted by name, each ended by a newline, which is what ``sha256sum``
     prints; so it changes with any of the weights, and not with a README or files of other tools.
 
