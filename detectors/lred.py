@@ -34,7 +34,8 @@ _ROWS: Mapping[str, Callable[[Tensor, int], Rows]] = {
 }
 _NOT_NEGATIVE = ("delta", "growth", "refine", "tau_max", "per_class", "full_classes", "largest")
 #: Observations that the embedding's typical spread counts as. In clean models the shapes vary
-#: less than this allows for, but for the generator's, 0.50 against 0.45 (fixtures/results/spread.md).
+#: less than this allows for, but for the generator's: 0.50 against 0.45
+#: (fixtures/results/spread.md).
 PRIOR_WEIGHT = 10.0
 PRIORS: Mapping[str, SpreadPrior] = {
     name: SpreadPrior(embedding.clean_shape, PRIOR_WEIGHT) for name, embedding in EMBEDDINGS.items()
