@@ -112,6 +112,11 @@ def first_line(error: BaseException, limit: int = 300) -> str:
     return f"{kind}: {reason_of(error)}"[:limit] if str(error).strip() else kind
 
 
+def internal_error(error: Exception) -> InternalError:
+    """An error that is none of this tree, as one that is."""
+    return InternalError(f"internal error: {first_line(error)}")
+
+
 @contextmanager
 def blaming_the_model(what: str, advice: str) -> Iterator[None]:
     """Turn what foreign code raises into a ``ModelFileError``: ``what (its reason). advice``.

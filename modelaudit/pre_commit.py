@@ -11,10 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from modelaudit.__main__ import run
-from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED
-
-#: Exit codes of a scan, the worst first.
-_WORST_FIRST = (EXIT_INTERRUPTED, 1, EXIT_ERROR, 3)
+from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, worst_code
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         codes.append(run(["--no-config", "scan", "--quiet", *options, "--", model]))
         if codes[-1] == EXIT_INTERRUPTED:
             break
-    return next((code for code in _WORST_FIRST if code in codes), 0)
+    return worst_code(codes)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -35,8 +34,7 @@ from modelaudit.sensitivity import looked_for
 from modelaudit.stated import stated_places
 from modelaudit.suspect import Suspect
 from modelaudit.verdict import Decision
-
-_LIBRARIES = ("torch", "torchvision", "onnx", "numpy", "scipy")
+from modelaudit.versions import library_versions
 
 
 def make_report(
@@ -88,7 +86,7 @@ def environment_of(device: torch.device, seed: int) -> dict[str, Any]:
     return {
         "modelaudit": __version__,
         "python": platform.python_version(),
-        **{library: metadata.version(library) for library in _LIBRARIES},
+        **library_versions(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),

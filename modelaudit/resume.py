@@ -19,10 +19,11 @@ from detectors.embeddings import EMBEDDINGS
 from detectors.order_statistic import OrderStatisticTest
 from detectors.types import ClassStatistic, Detector, DetectorResult
 from modelaudit.finished import FinishedDetector, KeptNull, KeptPattern, KeptTensor
+from modelaudit.loaders.fingerprint import digest
 from modelaudit.options import ScanOptions
 from modelaudit.report import ClassReport
 from modelaudit.reporting import class_names, detector_report, environment_of
-from modelaudit.scan_files import digest, model_files
+from modelaudit.scan_files import model_files
 from modelaudit.suspect import Suspect
 
 _DTYPES: Mapping[str, str] = MappingProxyType({"float32": "<f4", "bool": "?"})

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from modelaudit.errors import ImagesError, ModelFileError
+from modelaudit.errors import ImagesError
 from modelaudit.image_folder import is_image
 from modelaudit.loaders.external_data import external_data
 from modelaudit.loaders.file_kind import require_readable
@@ -81,16 +80,3 @@ def image_listing(directory: Path) -> tuple[tuple[str, int, int], ...]:
     files = (entry for entry in image_entries(directory) if entry.is_file())
     facts = ((one.relative_to(directory).as_posix(), one.stat()) for one in files)
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in facts)
-
-
-def digest(content: Iterator[tuple[str, Path]]) -> str:
-    """Hex SHA-256 over names and files; none of it depends on where the files lie."""
-    total = hashlib.sha256()
-    for name, path in content:
-        try:
-            with path.open("rb") as file:
-                one = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise ModelFileError(f"Cannot read {path}: {error.strerror or error}.") from error
-        total.update(f"{one}  {name}\n".encode(errors="surrogateescape"))
-    return total.hexdigest()

@@ -19,7 +19,7 @@ import yaml
 
 from modelaudit import pre_commit
 from modelaudit.cli import main as cli
-from modelaudit.exit_codes import EXIT_CODES
+from modelaudit.exit_codes import EXIT_CODES, WORST_CODES
 from modelaudit.formats import format_for
 from tests.conftest import BUNDLED
 
@@ -243,7 +243,7 @@ def test_the_hook_scans_every_model(
     assert seen[-1][-1] == "e"
     assert pre_commit.main(["--fast", "m.onnx"]) == 2
     assert "End the hook's args with '--'" in capsys.readouterr().err
-    assert set(EXIT_CODES.values()) - {0} <= set(pre_commit._WORST_FIRST)
+    assert set(EXIT_CODES.values()) - {0} <= set(WORST_CODES)
 
 
 def test_the_hook_runs_from_a_repository_with_the_same_names(tmp_path: Path) -> None:

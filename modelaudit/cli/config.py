@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from modelaudit.cli.flags import PREFIX, RESERVED, variables
+from modelaudit.cli.options import check_format
 from modelaudit.cli.settings import Origin, origins
 from modelaudit.config import ONLY_NAMED
-from modelaudit.errors import UsageError
 from modelaudit.plain import printable
 
 
@@ -27,8 +27,7 @@ def config(
     First a flag, then the environment (MODELAUDIT_SCAN_ALPHA before MODELAUDIT_ALPHA), then
     modelaudit.toml, then [tool.modelaudit] in pyproject.toml, then the default.
     """
-    if format_ not in ("text", "json"):
-        raise UsageError(f"--format {format_}: expected one of text, json.")
+    check_format(format_, ("text", "json"))
     group: Any = context.find_root().command
     rows = [one for command in group.commands for one in origins(context, command)]
     unknown = _unknown_variables([v for one in rows for v in variables(one.command, one.key)])

@@ -21,6 +21,7 @@ from modelaudit.cli.options import (
     LimitOption,
     ModelArgument,
     NumClassesOption,
+    check_format,
     limits_of,
 )
 from modelaudit.cli.report import print_error
@@ -28,11 +29,7 @@ from modelaudit.cli.scan import scan
 from modelaudit.cli.screen import screen
 from modelaudit.cli.settings import Session, configure, origin_of_error
 from modelaudit.cli.sweep import sweep
-from modelaudit.errors import (
-    ModelAuditError,
-    ScanInterrupted,
-    UsageError,
-)
+from modelaudit.errors import ModelAuditError, ScanInterrupted
 from modelaudit.exit_codes import EXIT_CODES, EXIT_ERROR, EXIT_INTERRUPTED
 
 #: What typer raises for wrong arguments: the base class of its public ``BadParameter``.
@@ -143,8 +140,7 @@ def inspect(
     from modelaudit.inspection import FORMATS
     from modelaudit.run import run_inspection
 
-    if format_ not in FORMATS:
-        raise UsageError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
+    check_format(format_, FORMATS)
     inspection = run_inspection(model, arch, num_classes, limits_of(limit, isolation))
     print(FORMATS[format_](inspection), end="")
     return 0

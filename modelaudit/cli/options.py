@@ -6,6 +6,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,6 +161,12 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         raise UsageError(f"--image-size {text}: expected N or HxW in pixels, e.g. 224 or 32x48.")
     height, width = int(parts[0]), int(parts[-1])
     return height, width
+
+
+def check_format(given: str, known: Collection[str]) -> None:
+    """Raise UsageError for a ``--format`` that is not known."""
+    if given not in known:
+        raise UsageError(f"--format {given}: expected one of {', '.join(known)}.")
 
 
 def check_writable(path: Path) -> None:

@@ -11,7 +11,6 @@ import typer
 
 from modelaudit.cli.settings import own_origins
 from modelaudit.errors import UsageError
-from modelaudit.exit_codes import EXIT_CODES
 
 if TYPE_CHECKING:
     from modelaudit.policy import Policy
@@ -69,13 +68,13 @@ def with_origins(report: Report, context: typer.Context) -> Report:
 
 def exit_code_of(report: Report) -> int:
     """The command's, after saying on stderr which waivers have expired."""
-    if report.policy is None:
-        return EXIT_CODES[report.verdict]
-    for waiver in report.policy.expired:
+    from modelaudit.formats import policy_text
+
+    for waiver in report.policy.expired if report.policy else ():
         print(
             f"modelaudit: error: the waiver of {report.model.path} by {waiver.owner} expired on "
             f"{waiver.expires} and is not applied. Renew it with a later day, or act on the "
             "verdict.",
             file=sys.stderr,
         )
-    return report.policy.exit_code
+    return policy_text.exit_code_of(report)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelaudit.cli.options import check_writable
+from modelaudit.cli.options import check_format, check_writable
 from modelaudit.errors import (
     InternalError,
     ModelAuditError,
@@ -43,8 +43,7 @@ def check_outputs(format_: str, outputs: Sequence[Path]) -> None:
     """
     from modelaudit.formats import FORMATS, format_for
 
-    if format_ not in FORMATS:
-        raise UsageError(f"--format {format_}: expected one of {', '.join(FORMATS)}.")
+    check_format(format_, FORMATS)
     for path in outputs:
         format_for(path)
         check_writable(path)

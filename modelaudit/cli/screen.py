@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from modelaudit.cli.groups import Running, Search, Subject, scan_options
-from modelaudit.cli.options import check_writable
+from modelaudit.cli.options import check_format, check_writable
 from modelaudit.errors import UsageError
 
 
@@ -37,8 +37,7 @@ def screen(
 
     Exit codes: 0 none flagged, 1 some flagged, 2 error.
     """
-    if format_ not in ("text", "json"):
-        raise UsageError(f"--format {format_}: expected one of text, json.")
+    check_format(format_, ("text", "json"))
     if output is not None:
         if output.suffix != ".json":
             raise UsageError(f"--output {output}: the screening report is JSON; expected *.json.")

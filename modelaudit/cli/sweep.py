@@ -9,7 +9,7 @@ import typer
 
 from modelaudit.cli.fleet import Machines, fleet_options
 from modelaudit.cli.groups import Running, Search
-from modelaudit.cli.options import LabelsOption, check_writable
+from modelaudit.cli.options import LabelsOption, check_format, check_writable
 from modelaudit.errors import UsageError
 
 
@@ -109,9 +109,7 @@ def _check(
     from modelaudit.formats import FORMATS
     from modelaudit.formats.sweep import SUMMARY_FORMATS, summary_format_for
 
-    if format_ not in SUMMARY_FORMATS:
-        known = ", ".join(SUMMARY_FORMATS)
-        raise UsageError(f"--format {format_}: expected one of {known}.")
+    check_format(format_, SUMMARY_FORMATS)
     if odd := [name for name in formats if name not in FORMATS]:
         known = ", ".join(FORMATS)
         raise UsageError(f"--report-format {odd[0]}: expected some of {known}, with commas.")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from detectors.examinations import EXAMINATIONS
-from modelaudit import __version__
 from modelaudit.examine import asked_examinations
 from modelaudit.failure import Failure
 from modelaudit.fleet.evaluation import Evaluation, Outcome, outcome_of
@@ -18,7 +17,6 @@ from modelaudit.fleet.store import read_finished, save_report
 from modelaudit.formats.evaluation_files import evaluation_format_for
 from modelaudit.options import ScanOptions
 from modelaudit.report import Report
-from modelaudit.scanning import build_detectors
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,13 @@ class EvaluateOptions(FleetOptions):
     outputs: tuple[Path, ...] = ()
     examine: tuple[str, ...] = ()
 
+    def describe(self) -> dict[str, Any]:
+        return {
+            "manifest": str(self.manifest),
+            **super().describe(),
+            "examine": list(self.examine),
+        }
+
 
 def evaluate(options: EvaluateOptions, progress: FleetProgress | None = None) -> Evaluation:
     """Scan every model of the manifest.
@@ -47,7 +52,7 @@ def evaluate(options: EvaluateOptions, progress: FleetProgress | None = None) ->
         UsageError: unknown detectors, settings, examinations or formats; a report that cannot be
             written.
     """
-    build_detectors(options.detectors, options.settings, options.preset)
+    settings = options.describe()
     models = {model.name: model for model in read_manifest(options.manifest)}
     scans = {name: _scan_of(one, options) for name, one in models.items()}
     jobs = jobs_of(scans, progress)
@@ -56,14 +61,16 @@ def evaluate(options: EvaluateOptions, progress: FleetProgress | None = None) ->
         examined = asked_examinations(job.options)
         return outcome_of(models[job.name], job.key, result, examined)
 
+    def collected(known: Mapping[str, Outcome]) -> Evaluation:
+        return Evaluation(tuple(known[name] for name in models if name in known), settings)
+
     def save(known: Mapping[str, Outcome]) -> None:
-        evaluation = _collect(tuple(models), known, options)
+        evaluation = collected(known)
         for path in options.outputs:
             save_report(path, evaluation_format_for(path)(evaluation))
 
     finished = _finished(options.outputs, jobs, models)
-    known = run_fleet(jobs, options.executor(), finished, record, save, progress)
-    return _collect(tuple(models), known, options)
+    return collected(run_fleet(jobs, options.executor(), finished, record, save, progress))
 
 
 def _scan_of(model: ManifestModel, options: EvaluateOptions) -> ScanOptions:
@@ -82,12 +89,7 @@ def _finished(
 ) -> dict[str, Outcome]:
     """Outcomes of earlier runs with the same inputs and truth; failures are tried again."""
     keys = {job.name: job.key for job in jobs}
-    earlier = [
-        one
-        for path in outputs
-        if path.suffix == ".json"
-        for one in read_finished(path, "an evaluation report", Outcome.from_dict)
-    ]
+    earlier = read_finished(outputs, "an evaluation report", Outcome.from_dict)
     same = [o for o in earlier if o.error is None and keys.get(o.name) == o.key]
     return {o.name: o for o in same if _truth(o.manifest) == _truth(models[o.name].entry)}
 
@@ -95,20 +97,3 @@ def _finished(
 def _truth(entry: Mapping[str, Any]) -> list[Any]:
     """What an entry of a manifest says that a scan should find."""
     return [entry.get(key) for key in ("label", "attack", "targets", "sources")]
-
-
-def _collect(
-    names: Sequence[str], known: Mapping[str, Outcome], options: EvaluateOptions
-) -> Evaluation:
-    ordered = tuple(known[name] for name in names if name in known)
-    settings = {
-        "manifest": str(options.manifest),
-        "images_per_class": options.images_per_class,
-        "detectors": list(build_detectors(options.detectors, options.settings, options.preset)),
-        "settings": {name: dict(values) for name, values in options.settings.items()},
-        "examine": list(options.examine),
-        "alpha": options.alpha,
-        "seed": options.seed,
-        "modelaudit": __version__,
-    }
-    return Evaluation(ordered, settings)

@@ -7,17 +7,15 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 from modelaudit import __version__
 from modelaudit.errors import ModelAuditError, UsageError
 from modelaudit.image_folder import is_image
+from modelaudit.loaders.fingerprint import digest
 from modelaudit.options import ScanOptions
-from modelaudit.scan_files import digest, image_entries, model_files
-
-#: Another version of these may find something else.
-_LIBRARIES = ("torch", "onnx", "numpy", "scipy")
+from modelaudit.scan_files import image_entries, model_files
+from modelaudit.versions import library_versions
 
 
 def fingerprints(
@@ -43,7 +41,7 @@ def _fingerprint(options: ScanOptions, images: Callable[[Path], str]) -> str:
             raise UsageError("Its version is not known here.")
         labels = options.labels.read_bytes() if options.labels else b""
         read = [
-            *map(version, _LIBRARIES),
+            *library_versions().values(),
             _model(options.model),
             images(options.clean_dir),
             hashlib.sha256(labels).hexdigest(),

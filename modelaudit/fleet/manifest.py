@@ -101,6 +101,7 @@ def _entries(path: Path) -> list[Any]:
 
 
 _Model = TypeVar("_Model", bound=FleetModel)
+_Kind = TypeVar("_Kind")
 
 
 def _unique(path: Path, models: Sequence[_Model]) -> tuple[_Model, ...]:
@@ -125,19 +126,13 @@ def _model(manifest: Path, where: str, entry: Mapping[str, Any]) -> FleetModel:
     for key in ("name", "file"):
         if not isinstance(entry.get(key), str):
             raise ManifestError(f"{where}: the text {key!r} is missing.")
-    for key, kind in (("arch", str), ("num_classes", int), ("labels", str), ("clean_dir", str)):
-        value = entry.get(key)
-        if value is not None and not isinstance(value, kind):
-            raise ManifestError(f"{where}: {key} must be {kind.__name__}, found {value!r}.")
-    folder = manifest.absolute().parent
-    labels, clean_dir = entry.get("labels"), entry.get("clean_dir")
     return FleetModel(
         name=entry["name"],
-        file=folder / entry["file"],
-        clean_dir=folder / clean_dir if clean_dir else None,
-        arch=entry.get("arch"),
-        num_classes=entry.get("num_classes"),
-        labels=folder / labels if labels else None,
+        file=manifest.absolute().parent / entry["file"],
+        clean_dir=_path(manifest, where, entry, "clean_dir"),
+        arch=_value(where, entry, "arch", str),
+        num_classes=_value(where, entry, "num_classes", int),
+        labels=_path(manifest, where, entry, "labels"),
         preprocessing=_preprocessing(where, entry.get("preprocess")),
     )
 
@@ -150,27 +145,29 @@ def _labelled(manifest: Path, index: int, entry: Any) -> ManifestModel:
             raise ManifestError(f"{where}: the text {key!r} is missing.")
     if entry["label"] not in _LABELS:
         raise ManifestError(f"{where}: label {entry['label']!r}; expected {' or '.join(_LABELS)}.")
-    attack = entry.get("attack")
-    if attack is not None and not isinstance(attack, str):
-        raise ManifestError(f"{where}: attack must be str, found {attack!r}.")
     return ManifestModel(
         **{
             **vars(_model(manifest, where, entry)),
             "clean_dir": manifest.absolute().parent / entry["clean_dir"],
         },
         backdoored=entry["label"] == "backdoored",
-        attack=attack or entry["label"],
+        attack=_value(where, entry, "attack", str) or entry["label"],
         targets=_targets(where, entry.get("targets")),
-        suspect_dir=_folder(manifest, where, entry, "suspect_dir"),
-        train_dir=_folder(manifest, where, entry, "train_dir"),
+        suspect_dir=_path(manifest, where, entry, "suspect_dir"),
+        train_dir=_path(manifest, where, entry, "train_dir"),
         entry=entry,
     )
 
 
-def _folder(manifest: Path, where: str, entry: Mapping[str, Any], key: str) -> Path | None:
+def _value(where: str, entry: Mapping[str, Any], key: str, kind: type[_Kind]) -> _Kind | None:
     value = entry.get(key)
-    if value is not None and not isinstance(value, str):
-        raise ManifestError(f"{where}: {key} must be str, found {value!r}.")
+    if value is not None and not isinstance(value, kind):
+        raise ManifestError(f"{where}: {key} must be {kind.__name__}, found {value!r}.")
+    return value
+
+
+def _path(manifest: Path, where: str, entry: Mapping[str, Any], key: str) -> Path | None:
+    value = _value(where, entry, key, str)
     return manifest.absolute().parent / value if value else None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modelaudit import __version__
-from modelaudit.errors import InternalError, ModelAuditError, UsageError, first_line
+from modelaudit.errors import ModelAuditError, UsageError, internal_error
 from modelaudit.isolation.limits import Limits
 from modelaudit.options import ScanOptions
 from modelaudit.plain import to_plain
@@ -63,7 +63,7 @@ def scan_parcel(parcel: Parcel, model: Content, images: Callable[[], Content]) -
     except ModelAuditError as error:
         return _failed(error)
     except Exception as error:
-        return _failed(InternalError(f"internal error: {first_line(error)}"))
+        return _failed(internal_error(error))
 
 
 def _failed(error: ModelAuditError) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from modelaudit.errors import InternalError, ModelAuditError, first_line
+from modelaudit import __version__
+from modelaudit.errors import InternalError, ModelAuditError, internal_error
 from modelaudit.failure import Failure, failure_of
 from modelaudit.fleet.cluster import RayOptions
 from modelaudit.fleet.key import fingerprints
@@ -92,6 +93,23 @@ class FleetOptions:
             seed=self.seed,
         )
 
+    def describe(self) -> dict[str, Any]:
+        """What all models have in common, as plain values for the report.
+
+        Raises:
+            UsageError: unknown detectors or settings.
+        """
+        from modelaudit.scanning import build_detectors  # brings torch, which Ray does not need
+
+        return {
+            "detectors": list(build_detectors(self.detectors, self.settings, self.preset)),
+            "settings": {name: dict(values) for name, values in self.settings.items()},
+            "images_per_class": self.images_per_class,
+            "alpha": self.alpha,
+            "seed": self.seed,
+            "modelaudit": __version__,
+        }
+
     def executor(self) -> Executor:
         """What scans the models."""
         if self.ray is not None:
@@ -160,7 +178,7 @@ def attempt(scan: Callable[[ScanOptions], Report], job: Job) -> Report | Failure
     except ModelAuditError as error:
         return failure_of(job.options.model, error)
     except Exception as error:
-        return failure_of(job.options.model, InternalError(f"internal error: {first_line(error)}"))
+        return failure_of(job.options.model, internal_error(error))
 
 
 def _silent(done: int, total: int, name: str) -> None:

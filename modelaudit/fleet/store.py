@@ -7,7 +7,7 @@ it must not come with the models.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,17 +17,25 @@ from modelaudit.files import write_whole
 T = TypeVar("T")
 
 
-def read_finished(path: Path, what: str, entry: Callable[[Mapping[str, Any]], T]) -> list[T]:
-    """The entries ``models`` of an earlier report; none where there is none.
+def read_finished(
+    outputs: Iterable[Path], what: str, entry: Callable[[Mapping[str, Any]], T]
+) -> list[T]:
+    """The entries ``models`` of the earlier reports that are JSON and exist.
 
     Args:
-        what: the report is, with an article.
+        what: such a report is, with an article.
         entry: turns the JSON object of a model into what is kept of it; raises KeyError, TypeError
             or ValueError for something else.
 
     Raises:
-        ManifestError: the file is something else.
+        ManifestError: a file is something else.
     """
+    return [
+        one for path in outputs if path.suffix == ".json" for one in _entries(path, what, entry)
+    ]
+
+
+def _entries(path: Path, what: str, entry: Callable[[Mapping[str, Any]], T]) -> list[T]:
     if not path.exists():
         return []
     try:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from modelaudit import __version__
 from modelaudit.errors import ImagesError
 from modelaudit.failure import Failure, failure_of
 from modelaudit.fleet.manifest import FleetModel
@@ -24,7 +23,6 @@ from modelaudit.fleet.sweep_summary import (
 from modelaudit.formats.sweep import summary_format_for
 from modelaudit.plain import from_plain
 from modelaudit.report import Report
-from modelaudit.scanning import build_detectors
 
 #: The summary in the folder of the reports, which a sweep resumes from.
 SUMMARY = "sweep.json"
@@ -76,7 +74,7 @@ def sweep(options: SweepOptions, progress: FleetProgress | None = None) -> Sweep
         UsageError: no models; unknown detectors, settings or formats; a report that cannot be
             written.
     """
-    build_detectors(options.detectors, options.settings, options.preset)
+    settings = options.describe()
     found = {
         one.model.name: one
         for one in find_models(
@@ -102,8 +100,13 @@ def sweep(options: SweepOptions, progress: FleetProgress | None = None) -> Sweep
         clean_dir = str(job.options.clean_dir) if job.name in scans else None
         return swept_model(job, result, clean_dir, found[job.name].others, names)
 
+    def summary_of(known: Mapping[str, SweptModel]) -> SweepSummary:
+        models = tuple(known[name] for name in found if name in known)
+        source = str(options.source)
+        return SweepSummary(SWEEP_SCHEMA_VERSION, source, len(found), models, settings)
+
     def save(known: Mapping[str, SweptModel]) -> None:
-        summary = _summary(tuple(found), known, options)
+        summary = summary_of(known)
         for path in options.summaries:
             save_report(path, summary_format_for(path)(summary))
 
@@ -111,23 +114,7 @@ def sweep(options: SweepOptions, progress: FleetProgress | None = None) -> Sweep
     for one in found.values():
         if one.model.name not in scans:
             finished[one.model.name] = record(*_without_images(one.model, options))
-    known = run_fleet(jobs, options.executor(), finished, record, save, progress)
-    return _summary(tuple(found), known, options)
-
-
-def _summary(
-    names: Sequence[str], known: Mapping[str, SweptModel], options: SweepOptions
-) -> SweepSummary:
-    settings = {
-        "detectors": list(build_detectors(options.detectors, options.settings, options.preset)),
-        "settings": {name: dict(values) for name, values in options.settings.items()},
-        "images_per_class": options.images_per_class,
-        "alpha": options.alpha,
-        "seed": options.seed,
-        "modelaudit": __version__,
-    }
-    models = tuple(known[name] for name in names if name in known)
-    return SweepSummary(SWEEP_SCHEMA_VERSION, str(options.source), len(names), models, settings)
+    return summary_of(run_fleet(jobs, options.executor(), finished, record, save, progress))
 
 
 def _finished(
@@ -136,12 +123,11 @@ def _finished(
     """Entries of earlier runs with the same inputs and all their reports, but not the failures."""
     expected = {job.name: job for job in jobs}
     finished = {}
-    for path in options.summaries:
-        if path.suffix == ".json":
-            for one in read_finished(path, "a summary of a sweep", partial(from_plain, SweptModel)):
-                job = expected.get(one.name)
-                if job and one.key == job.key and one.error is None and _reported(one, options):
-                    finished[one.name] = _as_now(one, job, found[one.name], options)
+    entry = partial(from_plain, SweptModel)
+    for one in read_finished(options.summaries, "a summary of a sweep", entry):
+        job = expected.get(one.name)
+        if job and one.key == job.key and one.error is None and _reported(one, options):
+            finished[one.name] = _as_now(one, job, found[one.name], options)
     return finished
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelaudit.evidence import Target
-from modelaudit.exit_codes import EXIT_CODES, EXIT_ERROR
+from modelaudit.exit_codes import WORST, verdict_code
 from modelaudit.failure import Failure, FailureCause
 from modelaudit.fleet.runner import Job
 from modelaudit.formats.reading import smallest_p
@@ -21,9 +21,6 @@ from modelaudit.schemas import shipped_schema
 
 #: As for :data:`modelaudit.report.SCHEMA_VERSION`.
 SWEEP_SCHEMA_VERSION = "1.0"
-#: The worst first. A backdoor that was found is a fact, which a file that cannot be read must not
-#: hide; a model of which nothing is known is worse than one that was looked at in vain.
-WORST = ("backdoored", "error", "inconclusive", "no-backdoor-found")
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ class SweepSummary:
     def exit_code(self) -> int:
         """Of the worst verdict."""
         worst = next((verdict for verdict, number in self.counts.items() if number), "error")
-        return EXIT_CODES.get(worst, EXIT_ERROR)
+        return verdict_code(worst)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: all of it, the counts, the exit code and the cost."""

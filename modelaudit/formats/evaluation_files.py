@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from modelaudit.errors import UsageError
 from modelaudit.fleet.evaluation import Evaluation
 from modelaudit.formats.evaluation_html import evaluation_html
 from modelaudit.formats.evaluation_markdown import evaluation_markdown
 from modelaudit.formats.evaluation_text import evaluation_text
+from modelaudit.formats.extensions import by_extension
 
 
 def evaluation_json(evaluation: Evaluation) -> str:
@@ -36,9 +36,4 @@ def evaluation_format_for(path: Path) -> Callable[[Evaluation], str]:
     Raises:
         UsageError: no format has that extension.
     """
-    if path.suffix not in _EXTENSIONS:
-        known = ", ".join(_EXTENSIONS)
-        raise UsageError(
-            f"--output {path}: no format of an evaluation ends like this; known: {known}."
-        )
-    return _EXTENSIONS[path.suffix]
+    return by_extension(_EXTENSIONS, path, "an evaluation")

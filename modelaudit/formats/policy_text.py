@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelaudit.exit_codes import EXIT_CODES, EXIT_ERROR
+from modelaudit.exit_codes import verdict_code
 from modelaudit.failure import Failure
 from modelaudit.policy_report import WaiverReport
 from modelaudit.report import Report
@@ -18,8 +18,8 @@ def policy_lines(report: Report | Failure) -> list[str]:
     if report.policy is None:
         return []
     lines = [waiver_text(one) for one in report.policy.waivers]
-    own_code = EXIT_CODES.get(report.verdict, EXIT_ERROR)
-    if report.policy.exit_code == 0 and own_code and not report.policy.applied:
+    fails = verdict_code(report.verdict) != 0
+    if report.policy.exit_code == 0 and fails and not report.policy.applied:
         failing = ", ".join(report.policy.fail_on) or "no verdict"
         lines.append(f"The command fails on {failing}, so it lets this verdict pass.")
     return lines
@@ -45,4 +45,4 @@ def exit_code_of(report: Report | Failure) -> int:
     """The command's."""
     if report.policy is not None:
         return report.policy.exit_code
-    return EXIT_CODES.get(report.verdict, EXIT_ERROR)
+    return verdict_code(report.verdict)

@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modelaudit.errors import UsageError
 from modelaudit.fleet.sweep_summary import SweepSummary, SweptModel
+from modelaudit.formats.extensions import by_extension
 from modelaudit.formats.markdown import SIGNS, escape, table_lines
 from modelaudit.formats.text import plain_console
 from modelaudit.formats.wording import p_text
@@ -74,10 +74,7 @@ def summary_format_for(path: Path) -> Callable[[SweepSummary], str]:
     Raises:
         UsageError: no format has that extension.
     """
-    if path.suffix not in _EXTENSIONS:
-        known = ", ".join(_EXTENSIONS)
-        raise UsageError(f"--output {path}: no format of a summary ends like this; known: {known}.")
-    return _EXTENSIONS[path.suffix]
+    return by_extension(_EXTENSIONS, path, "a summary")
 
 
 def _parts(summary: SweepSummary) -> Iterable[RenderableType]:

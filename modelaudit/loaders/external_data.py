@@ -33,14 +33,13 @@ def external_data(model: Path) -> tuple[Path, ...]:
         if not first or (first != _IR_VERSION and model.suffix.lower() != ".onnx"):
             return ()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            names = {_text_after(content, found) for found in _LOCATION.finditer(content)}
-            known = sum(1 for _ in _LOCATION.finditer(content))
-            if known != sum(1 for _ in _KEY.finditer(content)):
+            names = [_text_after(content, found) for found in _LOCATION.finditer(content)]
+            if len(names) != sum(1 for _ in _KEY.finditer(content)):
                 raise ModelFileError(
                     f"{model} names files with its weights in a way that no exporter does. Load it "
                     "with onnx.load and save it again with onnx.save."
                 )
-    return tuple(_files(sorted(names), model.parent))
+    return tuple(_files(sorted(set(names)), model.parent))
 
 
 def _files(names: list[bytes], parent: Path) -> Iterator[Path]:

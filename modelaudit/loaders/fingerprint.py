@@ -25,16 +25,26 @@ def sha256_of(path: Path) -> str:
     path = Path(path)
     folder = huggingface_files(path)
     if folder is not None and folder.weights != (path,):
-        return _sha256_of_files(folder.read, folder.folder)
+        return _listed(folder.read, folder.folder)
     own = _sha256_of_file(path)
     more = external_data(path)
-    return _sha256_of_files((path, *more), path.parent) if more else own
+    return _listed((path, *more), path.parent) if more else own
 
 
-def _sha256_of_files(files: Iterable[Path], folder: Path) -> str:
-    named = sorted((file.relative_to(folder).as_posix(), file) for file in files)
-    lines = [f"{_sha256_of_file(file)}  {name}\n" for name, file in named]
-    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+def digest(content: Iterable[tuple[str, Path]]) -> str:
+    """Hex SHA-256 of one line ``<SHA-256>  NAME`` for each file; it does not matter where they lie.
+
+    Raises:
+        ModelFileError: a file cannot be read.
+    """
+    total = hashlib.sha256()
+    for name, path in content:
+        total.update(f"{_sha256_of_file(path)}  {name}\n".encode(errors="surrogateescape"))
+    return total.hexdigest()
+
+
+def _listed(files: Iterable[Path], folder: Path) -> str:
+    return digest(sorted((file.relative_to(folder).as_posix(), file) for file in files))
 
 
 def _sha256_of_file(path: Path) -> str:
