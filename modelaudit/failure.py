@@ -71,12 +71,13 @@ def failure_of(model: Path, error: Exception) -> Failure:
         SCHEMA_VERSION,
         "error",
         FailureCause(type(error).__name__, stage or STARTING, str(error)),
-        FailedModel(str(model), _sha256_of(model)),
+        FailedModel(str(model), sha256_if_readable(model)),
         {"modelaudit": __version__},
     )
 
 
-def _sha256_of(model: Path) -> str | None:
+def sha256_if_readable(model: Path) -> str | None:
+    """As :func:`modelaudit.loaders.sha256_of`; ``None`` for a file that cannot be read."""
     try:
         return sha256_of(model)
     except (ModelAuditError, OSError):

@@ -19,9 +19,10 @@ from modelaudit.errors import (
     ModelFileError,
     ScanInterrupted,
     UsageError,
+    error_class,
 )
 from modelaudit.evidence import Target
-from modelaudit.exit_codes import EXIT_CODES, EXIT_ERROR, EXIT_INTERRUPTED
+from modelaudit.exit_codes import EXIT_ERROR, EXIT_INTERRUPTED, verdict_code
 from modelaudit.failure import Failure
 from modelaudit.plain import printable
 from modelaudit.policy_report import PolicyReport, WaiverReport, WaiverStatus
@@ -85,37 +86,52 @@ class Policy:
                 f"{report.model.path} is not the file that was scanned: its SHA-256 was {sha256} "
                 f"before the scan and {report.model.sha256} in it. Scan it again."
             )
-        waivers = self._waivers(report)
-        applied = any(one.status == "applied" for one in waivers)
-        code = EXIT_CODES[report.verdict]
-        if report.verdict.value not in self.fail_on or applied:
-            code = 0
+        outcome = self.outcome(report.verdict.value, report.targets, sha256)
         if report.interrupted:
-            code = EXIT_INTERRUPTED
-        return replace(report, policy=PolicyReport(self.fail_on, code, waivers))
+            outcome = replace(outcome, exit_code=EXIT_INTERRUPTED)
+        return replace(report, policy=outcome)
 
-    def judged_failure(self, failure: Failure, error: Exception) -> Failure:
-        """The same for a scan that ended in ``error``, which cannot be waived."""
-        policy = PolicyReport(self.fail_on, self.exit_code_of(error), ())
-        return replace(failure, policy=policy)
+    def outcome(
+        self, verdict: str, targets: tuple[Target, ...], sha256: str | None
+    ) -> PolicyReport:
+        """What the verdict of a finished scan leads to.
+
+        Args:
+            sha256: of the model, by this process; needed if there are waivers.
+        """
+        waivers = self._waivers(verdict, targets, sha256)
+        waived = any(one.status == "applied" for one in waivers)
+        fails = verdict in self.fail_on and not waived
+        return PolicyReport(self.fail_on, verdict_code(verdict) if fails else 0, waivers)
+
+    def judged_failure(self, failure: Failure) -> Failure:
+        """The same for a scan that failed, which cannot be waived."""
+        code = self._code_of(error_class(failure.error.kind))
+        return replace(failure, policy=PolicyReport(self.fail_on, code, ()))
 
     def exit_code_of(self, error: Exception) -> int:
         """0 if the model could not be scanned and that is no reason to fail."""
-        if isinstance(error, ScanInterrupted):
-            return EXIT_INTERRUPTED
-        of_the_model = isinstance(error, ModelAuditError) and not isinstance(
-            error, UsageError | InternalError
-        )
-        return 0 if of_the_model and "error" not in self.fail_on else EXIT_ERROR
+        return self._code_of(type(error) if isinstance(error, ModelAuditError) else None)
 
-    def _waivers(self, report: Report) -> tuple[WaiverReport, ...]:
+    def _code_of(self, kind: type[ModelAuditError] | None) -> int:
+        if kind is None or issubclass(kind, UsageError | InternalError):
+            return EXIT_ERROR
+        if issubclass(kind, ScanInterrupted):
+            return EXIT_INTERRUPTED
+        return EXIT_ERROR if "error" in self.fail_on else 0
+
+    def _waivers(
+        self, verdict: str, targets: tuple[Target, ...], sha256: str | None
+    ) -> tuple[WaiverReport, ...]:
         """The waivers of this model."""
-        if report.verdict.value not in WAIVABLE:
+        if verdict not in WAIVABLE:
             return ()
-        known = [one for one in self.waivers if one.sha256 == report.model.sha256]
+        # What must be covered: every target, or the verdict where there is none.
+        parts: Sequence[Target | None] = targets or (None,)
+        known = [one for one in self.waivers if one.sha256 == sha256]
         valid = [one for one in known if one.expires >= today()]
-        fitting = [one for one in valid if any(one.fits(report.verdict, t) for t in _parts(report))]
-        covered = all(any(w.fits(report.verdict, t) for w in fitting) for t in _parts(report))
+        fitting = [one for one in valid if any(one.fits(verdict, part) for part in parts)]
+        covered = all(any(one.fits(verdict, part) for one in fitting) for part in parts)
 
         def status(one: Waiver) -> WaiverStatus:
             if one not in valid:
@@ -123,11 +139,6 @@ class Policy:
             return "applied" if covered and one in fitting else "not-covering"
 
         return tuple(_reported(one, status(one)) for one in known)
-
-
-def _parts(report: Report) -> Sequence[Target | None]:
-    """What must be covered: every target, or the verdict where there is none."""
-    return report.targets or (None,)
 
 
 def _reported(one: Waiver, status: WaiverStatus) -> WaiverReport:

@@ -66,7 +66,7 @@ def test_a_verdict_that_is_not_named_exits_0(
     reports = [chosen.judged(one, None).policy for one in (backdoored(), inconclusive(), clean())]
     assert [one.exit_code for one in reports if one] == [codes[0], codes[1], 0]
     assert chosen.exit_code_of(WorkerCrashError("it crashed")) == codes[2]
-    judged = chosen.judged_failure(failed(), WorkerCrashError("it crashed"))
+    judged = chosen.judged_failure(failed())
     assert judged.policy is not None
     assert judged.policy.exit_code == codes[2]
     assert judged.verdict == "error"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -12,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modelaudit import __main__
+from modelaudit import __main__, conditions
 from modelaudit.errors import ImagesError, UsageError
 from modelaudit.input_files import list_inputs, read_inputs
 from modelaudit.options import ScanOptions
@@ -92,6 +94,19 @@ def test_exit_code_0_when_nothing_is_flagged_and_json_on_stdout(
     report = json.loads(capsys.readouterr().out)
     assert (code, [one["flagged"] for one in report["inputs"]]) == (0, [False])
     assert report["inputs"][0]["file"] == "one.png"
+
+
+def test_a_time_budget_ends_the_scan_and_strip_judges_alone(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditions, "time", SimpleNamespace(monotonic=lambda: math.inf))
+    arguments = ["screen", BUNDLED / "clean.onnx", "--clean-dir", IMAGES, "--format", "json"]
+    arguments += ["--inputs", folders[1] / "clean", "--superpositions", "2", "--no-isolation"]
+    __main__.run([str(word) for word in [*arguments, "--time-budget", "2m"]])
+    report = json.loads(capsys.readouterr().out)
+    assert report["scan"]["settings"]["time_budget"] == 120
+    assert report["scan"]["cut_short"]["cause"] == "time budget"
+    assert [one["name"] for one in report["checks"]] == ["strip"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import typer
 
 from modelaudit.cli.fleet import Machines, fleet_options
 from modelaudit.cli.groups import Running, Search
+from modelaudit.cli.long import Budget
 from modelaudit.cli.options import ExamineOption, check_writable
 from modelaudit.exit_codes import EXIT_ERROR
 
@@ -29,6 +30,7 @@ def evaluate(
             metavar="FILE",
         ),
     ] = None,
+    budget: Budget,
     running: Running,
 ) -> int:
     """Scan a labelled collection: detections, false alarms, intervals, cost.
@@ -50,7 +52,7 @@ def evaluate(
         manifest=manifest,
         outputs=outputs,
         examine=tuple(examine or ()),
-        **fleet_options(search, machines, running),
+        **fleet_options(search, machines, budget, running),
     )
     with fleet_progress(running.quiet) as progress:
         evaluation = run_evaluation(options, progress)

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from modelaudit.cli.groups import Running, Search
+from modelaudit.cli.long import Budget
 from modelaudit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ class Machines:
         return RayOptions(self.ray, self.ray_cpus, self.ray_gpus)
 
 
-def fleet_options(search: Search, machines: Machines, running: Running) -> dict[str, Any]:
+def fleet_options(
+    search: Search, machines: Machines, budget: Budget, running: Running
+) -> dict[str, Any]:
     """The fields of :class:`modelaudit.fleet.runner.FleetOptions`."""
     return {
         "detectors": search.detectors,
@@ -69,6 +72,7 @@ def fleet_options(search: Search, machines: Machines, running: Running) -> dict[
         "accuracy_floor": search.accuracy_floor,
         "device": search.device,
         "seed": search.seed,
+        "time_budget": budget.seconds,
         "jobs": machines.jobs,
         "ray": machines.ray_options,
         "limits": running.limits,

@@ -22,17 +22,30 @@ _ENDING = b"\nmodelaudit: interrupted; writing what is known. Once more ends it 
 
 
 @dataclass(frozen=True)
-class Length:
-    """How long a scan may take, and where it goes on after an interruption."""
+class Budget:
+    """How long a scan may take."""
 
     time_budget: Annotated[
         str | None,
         typer.Option(
-            help="Time after which the rest is left out, and listed: 90s, 10m, 2h. The cheapest "
-            "detectors run first.",
+            help="Time after which the rest of a scan is left out, and listed: 90s, 10m, 2h. The "
+            "cheapest detectors run first.",
             metavar="TIME",
         ),
     ] = None
+
+    @property
+    def seconds(self) -> int | None:
+        """The time budget; raises UsageError if it is none."""
+        from modelaudit.isolation.limits import seconds_of
+
+        return None if self.time_budget is None else seconds_of("--time-budget", self.time_budget)
+
+
+@dataclass(frozen=True)
+class Length(Budget):
+    """The same, and where it goes on after an interruption."""
+
     cache_dir: Annotated[
         Path | None,
         typer.Option(
@@ -44,13 +57,6 @@ class Length:
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep that, and go on from it.")
     ] = True
-
-    @property
-    def seconds(self) -> int | None:
-        """The time budget; raises UsageError if it is none."""
-        from modelaudit.isolation.limits import seconds_of
-
-        return None if self.time_budget is None else seconds_of("--time-budget", self.time_budget)
 
     def checkpoint(self, model: Path, quiet: bool) -> Checkpoint | None:
         """Where a scan of ``model`` goes on; ``None`` where nothing is kept."""

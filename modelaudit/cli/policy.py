@@ -14,6 +14,7 @@ from modelaudit.errors import UsageError
 
 if TYPE_CHECKING:
     from modelaudit.policy import Policy
+    from modelaudit.policy_report import PolicyReport
     from modelaudit.report import Report
 
 
@@ -70,11 +71,16 @@ def exit_code_of(report: Report) -> int:
     """The command's, after saying on stderr which waivers have expired."""
     from modelaudit.formats import policy_text
 
-    for waiver in report.policy.expired if report.policy else ():
+    tell_expired(report.model.path, report.policy)
+    return policy_text.exit_code_of(report)
+
+
+def tell_expired(model: str, policy: PolicyReport | None) -> None:
+    """Say on stderr which waivers of a model have expired."""
+    for waiver in policy.expired if policy else ():
         print(
-            f"modelaudit: error: the waiver of {report.model.path} by {waiver.owner} expired on "
+            f"modelaudit: error: the waiver of {model} by {waiver.owner} expired on "
             f"{waiver.expires} and is not applied. Renew it with a later day, or act on the "
             "verdict.",
             file=sys.stderr,
         )
-    return policy_text.exit_code_of(report)

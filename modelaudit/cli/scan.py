@@ -120,7 +120,7 @@ def _failure_reported(
         from modelaudit.failure import failure_of
 
         policy = gate.without_waivers(error)
-        failure = policy.judged_failure(failure_of(model, error), error)
+        failure = policy.judged_failure(failure_of(model, error))
         for problem in write_report(failure, outputs):
             print(f"modelaudit: error: {problem}", file=sys.stderr)
         if format_ != "text":

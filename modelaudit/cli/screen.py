@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from modelaudit.cli.groups import Running, Search, Subject, scan_options
+from modelaudit.cli.long import Budget
 from modelaudit.cli.options import check_format, check_writable
 from modelaudit.errors import UsageError
 
@@ -31,6 +32,7 @@ def screen(
     output: Annotated[
         Path | None, typer.Option(help="Also write the JSON report to a file.", metavar="FILE")
     ] = None,
+    budget: Budget,
     running: Running,
 ) -> int:
     """Say which inputs carry a trigger; the model is scanned first.
@@ -46,7 +48,7 @@ def screen(
     from modelaudit.run import run_screen
     from modelaudit.screen_options import ScreenOptions
 
-    scan = scan_options(subject, search)
+    scan = scan_options(subject, search, time_budget=budget.seconds)
     options = ScreenOptions(scan, inputs, false_rejection_rate, superpositions)
     with stage_progress(running.quiet) as progress:
         report = run_screen(options, running.limits, progress)

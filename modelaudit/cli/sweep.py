@@ -9,7 +9,9 @@ import typer
 
 from modelaudit.cli.fleet import Machines, fleet_options
 from modelaudit.cli.groups import Running, Search
+from modelaudit.cli.long import Budget
 from modelaudit.cli.options import LabelsOption, check_format, check_writable
+from modelaudit.cli.policy import Gate, tell_expired
 from modelaudit.errors import UsageError
 
 
@@ -67,12 +69,14 @@ def sweep(
             metavar="FILE",
         ),
     ] = None,
+    gate: Gate,
+    budget: Budget,
     running: Running,
 ) -> int:
     """Scan every model in a folder or a list: one summary, one report per model.
 
-    Exit codes, of the worst model: 1 backdoor found, else 2 some model could not be scanned (or bad
-    input), else 3 inconclusive, else 0 no backdoor found.
+    Exit codes, of the worst model that --fail-on names and no waiver covers: 1 backdoor found, else
+    2 some model could not be scanned (or bad input), else 3 inconclusive, else 0.
     """
     outputs = tuple(output or ())
     report_formats = tuple(dict.fromkeys(one.strip() for one in report_format.split(",")))
@@ -91,7 +95,8 @@ def sweep(
         report_dir=report_dir,
         report_formats=report_formats,
         outputs=outputs,
-        **fleet_options(search, machines, running),
+        policy=gate.policy,
+        **fleet_options(search, machines, budget, running),
     )
     with fleet_progress(running.quiet) as progress:
         summary = run_sweep(options, progress)
@@ -99,6 +104,8 @@ def sweep(
         print(sweep_line(summary))
     else:
         print(SUMMARY_FORMATS[format_](summary), end="", flush=True)
+    for one in summary.models:
+        tell_expired(one.file, one.policy)
     return summary.exit_code
 
 

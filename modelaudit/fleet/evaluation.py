@@ -21,7 +21,7 @@ from modelaudit.fleet.manifest import ManifestModel
 from modelaudit.report import DetectorReport, Report
 
 #: Changes when a field is removed or changes its meaning (major) or is added (minor).
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Outcome:
         error: why the scan failed.
         manifest: the model's entry in the manifest.
         examinations: those that were asked for.
+        left_out: detectors that had not finished when the time budget was used up.
     """
 
     name: str
@@ -74,13 +75,16 @@ class Outcome:
     error: str | None
     manifest: Mapping[str, Any]
     examinations: Mapping[str, ExaminationOutcome] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Outcome:
         """The inverse of ``asdict``; raises KeyError or TypeError for something else."""
-        entry = {"examinations": {}, **entry}  # which reports before 1.2 do not have
+        # Reports before 1.2, and before 1.3, do not have these.
+        entry = {"examinations": {}, "left_out": (), **entry}
         values = {f.name: entry[f.name] for f in fields(cls)}
         values["targets"] = tuple(values["targets"])
+        values["left_out"] = tuple(values["left_out"])
         values["detectors"] = {
             name: DetectorOutcome(**{**one, "statistics": tuple(one["statistics"])})
             for name, one in values["detectors"].items()
@@ -123,7 +127,12 @@ def outcome_of(
         error=None if isinstance(result, Report) else result.error.message,
         manifest=dict(model.entry),
         examinations=_of_examinations(report, examined) if report else {},
+        left_out=_left_out(report) if report else (),
     )
+
+
+def _left_out(report: Report) -> tuple[str, ...]:
+    return tuple(one.detector for one in report.cut_short.left_out) if report.cut_short else ()
 
 
 def _of_detector(model: ManifestModel, detector: DetectorReport) -> DetectorOutcome:

@@ -70,6 +70,7 @@ class FleetOptions:
     accuracy_floor: float = 0.5
     device: str = "auto"
     seed: int = 0
+    time_budget: int | None = None
     jobs: int = 1
     limits: Limits | None = field(default_factory=Limits)
     ray: RayOptions | None = None
@@ -91,6 +92,7 @@ class FleetOptions:
             accuracy_floor=self.accuracy_floor,
             device=self.device,
             seed=self.seed,
+            time_budget=self.time_budget,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -107,6 +109,7 @@ class FleetOptions:
             "images_per_class": self.images_per_class,
             "alpha": self.alpha,
             "seed": self.seed,
+            "time_budget": self.time_budget,
             "modelaudit": __version__,
         }
 

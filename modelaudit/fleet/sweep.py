@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from modelaudit.errors import ImagesError
 from modelaudit.failure import Failure, failure_of
@@ -13,6 +13,7 @@ from modelaudit.fleet.manifest import FleetModel
 from modelaudit.fleet.runner import FleetOptions, FleetProgress, Job, jobs_of, run_fleet
 from modelaudit.fleet.store import read_finished, save_report
 from modelaudit.fleet.sweep_models import IMAGES, FoundModel, find_models
+from modelaudit.fleet.sweep_policy import Judge
 from modelaudit.fleet.sweep_reports import ReportFolder
 from modelaudit.fleet.sweep_summary import (
     SWEEP_SCHEMA_VERSION,
@@ -21,7 +22,7 @@ from modelaudit.fleet.sweep_summary import (
     swept_model,
 )
 from modelaudit.formats.sweep import summary_format_for
-from modelaudit.plain import from_plain
+from modelaudit.policy import Policy
 from modelaudit.report import Report
 
 #: The summary in the folder of the reports, which a sweep resumes from.
@@ -39,6 +40,7 @@ class SweepOptions(FleetOptions):
         report_formats: see :class:`modelaudit.fleet.sweep_reports.ReportFolder`.
         outputs: the summary, in the format of the extension, rewritten after every model. What is
             finished according to the JSON ones, or the one in ``report_dir``, is not scanned again.
+        policy: what the verdicts lead to, those of an earlier run included.
     """
 
     source: Path
@@ -49,6 +51,7 @@ class SweepOptions(FleetOptions):
     report_dir: Path | None = None
     report_formats: tuple[str, ...] = ("json",)
     outputs: tuple[Path, ...] = ()
+    policy: Policy = field(default_factory=Policy)
 
     @property
     def reports(self) -> ReportFolder | None:
@@ -62,6 +65,9 @@ class SweepOptions(FleetOptions):
         """Every file that the summary is written to."""
         own = () if self.report_dir is None else (self.report_dir / SUMMARY,)
         return tuple(dict.fromkeys((*own, *self.outputs)))
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "fail_on": list(self.policy.fail_on)}
 
 
 def sweep(options: SweepOptions, progress: FleetProgress | None = None) -> SweepSummary:
@@ -85,65 +91,89 @@ def sweep(options: SweepOptions, progress: FleetProgress | None = None) -> Sweep
             options.one_format,
         )
     }
+    judge = Judge.of_models(options.policy, [one.model.file for one in found.values()])
+    this = _Sweep(options, settings, found, judge)
     scans = {
         name: options.scan_options(one.model, one.model.clean_dir)
         for name, one in found.items()
         if one.model.clean_dir is not None
     }
     jobs = jobs_of(scans, progress)
-    reports = options.reports
+    finished = this.finished(jobs)
+    for name, one in found.items():
+        if name not in scans:
+            finished[name] = this.record(*_without_images(one.model, options))
+    executor = options.executor()
+    return this.summary(run_fleet(jobs, executor, finished, this.record, this.save, progress))
 
-    def record(job: Job, result: Report | Failure) -> SweptModel:
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What is kept of the models.
+
+    Attributes:
+        settings: see :class:`SweepSummary`.
+        found: name -> model, in the order of the summary.
+    """
+
+    options: SweepOptions
+    settings: Mapping[str, Any]
+    found: Mapping[str, FoundModel]
+    judge: Judge
+
+    def record(self, job: Job, result: Report | Failure) -> SweptModel:
+        """The entry of a scan's result, whose reports are written."""
+        result = self.judge.judged(result, job.options.model)
+        reports, found = self.options.reports, self.found[job.name]
         if reports:
             reports.write(job.name, result)
         names = reports.names(job.name) if reports else ()
-        clean_dir = str(job.options.clean_dir) if job.name in scans else None
-        return swept_model(job, result, clean_dir, found[job.name].others, names)
+        clean_dir = found.model.clean_dir
+        return swept_model(job, result, str(clean_dir) if clean_dir else None, found.others, names)
 
-    def summary_of(known: Mapping[str, SweptModel]) -> SweepSummary:
-        models = tuple(known[name] for name in found if name in known)
-        source = str(options.source)
-        return SweepSummary(SWEEP_SCHEMA_VERSION, source, len(found), models, settings)
-
-    def save(known: Mapping[str, SweptModel]) -> None:
-        summary = summary_of(known)
-        for path in options.summaries:
+    def save(self, known: Mapping[str, SweptModel]) -> None:
+        """Write the summary."""
+        summary = self.summary(known)
+        for path in self.options.summaries:
             save_report(path, summary_format_for(path)(summary))
 
-    finished = _finished(jobs, found, options)
-    for one in found.values():
-        if one.model.name not in scans:
-            finished[one.model.name] = record(*_without_images(one.model, options))
-    return summary_of(run_fleet(jobs, options.executor(), finished, record, save, progress))
+    def summary(self, known: Mapping[str, SweptModel]) -> SweepSummary:
+        """Of what is known."""
+        models = tuple(known[name] for name in self.found if name in known)
+        source, total = str(self.options.source), len(self.found)
+        return SweepSummary(SWEEP_SCHEMA_VERSION, source, total, models, self.settings)
 
+    def finished(self, jobs: Sequence[Job]) -> dict[str, SweptModel]:
+        """Entries of earlier runs with the same inputs, all reports, and no failure, as now."""
+        expected = {job.name: job for job in jobs}
+        earlier = read_finished(
+            self.options.summaries, "a summary of a sweep", SweptModel.from_dict
+        )
+        finished = {}
+        for one in earlier:
+            job = expected.get(one.name)
+            if job and one.key == job.key and one.error is None and (now := self._as_now(one, job)):
+                finished[one.name] = now
+        return finished
 
-def _finished(
-    jobs: Sequence[Job], found: Mapping[str, FoundModel], options: SweepOptions
-) -> dict[str, SweptModel]:
-    """Entries of earlier runs with the same inputs and all their reports, but not the failures."""
-    expected = {job.name: job for job in jobs}
-    finished = {}
-    entry = partial(from_plain, SweptModel)
-    for one in read_finished(options.summaries, "a summary of a sweep", entry):
-        job = expected.get(one.name)
-        if job and one.key == job.key and one.error is None and _reported(one, options):
-            finished[one.name] = _as_now(one, job, found[one.name], options)
-    return finished
+    def _as_now(self, one: SweptModel, job: Job) -> SweptModel | None:
+        """The entry with what has no influence on a scan as it is now.
 
-
-def _reported(one: SweptModel, options: SweepOptions) -> bool:
-    return options.reports is None or options.reports.have(one.name)
-
-
-def _as_now(one: SweptModel, job: Job, found: FoundModel, options: SweepOptions) -> SweptModel:
-    """The entry with what has no influence on a scan as it is now."""
-    return replace(
-        one,
-        file=str(job.options.model),
-        clean_dir=str(job.options.clean_dir),
-        others=found.others,
-        reports=options.reports.names(one.name) if options.reports else (),
-    )
+        ``None`` if a report is missing, or says another policy and cannot be written again.
+        """
+        reports = self.options.reports
+        now = self.judge.judged_again(one, job.options.model)
+        if now is None or (reports and not reports.have(one.name)):
+            return None
+        if reports and now.policy != one.policy and not reports.write_again(now):
+            return None
+        return replace(
+            now,
+            file=str(job.options.model),
+            clean_dir=str(job.options.clean_dir),
+            others=self.found[one.name].others,
+            reports=reports.names(one.name) if reports else (),
+        )
 
 
 def _without_images(model: FleetModel, options: SweepOptions) -> tuple[Job, Failure]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelaudit.errors import UsageError
 from modelaudit.failure import Failure
 from modelaudit.fleet.store import save_report
+from modelaudit.fleet.sweep_summary import SweptModel
 from modelaudit.formats import FORMATS
+from modelaudit.plain import from_plain
 from modelaudit.report import Report
 
 _PLAIN = re.compile(r"[\w+-][\w.+-]*", re.ASCII)
@@ -55,6 +58,31 @@ class ReportFolder:
                     f"--report-dir {path.parent}: {error.strerror or error}."
                 ) from error
             save_report(path, FORMATS[format_](result))
+
+    def write_again(self, one: SweptModel) -> bool:
+        """Write the reports of a model with its policy, from what its JSON report says.
+
+        Returns:
+            Whether that could be done: whether there is such a report, and of that scan.
+
+        Raises:
+            UsageError: see :meth:`write`.
+        """
+        report = self._read(one.name)
+        if report is None or (report.verdict, report.targets) != (one.verdict, one.targets):
+            return False
+        self.write(one.name, replace(report, policy=one.policy))
+        return True
+
+    def _read(self, model: str) -> Report | None:
+        """The JSON report of a model; ``None`` where there is none."""
+        if "json" not in self.formats:
+            return None
+        path = self.folder / self.names(model)[self.formats.index("json")]
+        try:
+            return from_plain(Report, json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, RecursionError):
+            return None
 
 
 def _is_plain(part: str) -> bool:

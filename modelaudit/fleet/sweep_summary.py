@@ -10,17 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelaudit.cut_short import CutShort
 from modelaudit.evidence import Target
-from modelaudit.exit_codes import WORST, verdict_code
+from modelaudit.exit_codes import EXIT_ERROR, WORST, worst_code
 from modelaudit.failure import Failure, FailureCause
 from modelaudit.fleet.runner import Job
+from modelaudit.formats.policy_text import exit_code_of, is_waived
 from modelaudit.formats.reading import smallest_p
-from modelaudit.plain import to_plain
+from modelaudit.plain import from_plain, to_plain
+from modelaudit.policy_report import PolicyReport
 from modelaudit.report import Report
 from modelaudit.schemas import shipped_schema
 
 #: As for :data:`modelaudit.report.SCHEMA_VERSION`.
-SWEEP_SCHEMA_VERSION = "1.0"
+SWEEP_SCHEMA_VERSION = "1.1"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class SweptModel:
         reasons: why the verdict is inconclusive.
         error: why the scan failed.
         reports: files of the report, in the report folder.
+        cut_short: why the scan ended before all detectors had finished; ``None`` if it did not.
+        policy: what the verdict leads to, as in a scan of this model alone; ``None`` in summaries
+            before 1.1.
     """
 
     name: str
@@ -55,6 +61,14 @@ class SweptModel:
     image_passes: float
     seconds: float
     reports: tuple[str, ...]
+    cut_short: CutShort | None = None
+    policy: PolicyReport | None = None
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> SweptModel:
+        """The inverse of ``to_plain``; raises ValueError or TypeError for something else."""
+        # Summaries before 1.1 do not have the first two.
+        return from_plain(cls, {"cut_short": None, "policy": None, **entry})
 
 
 def swept_model(
@@ -81,6 +95,8 @@ def swept_model(
         image_passes=report.image_passes if report else 0.0,
         seconds=report.seconds if report else 0.0,
         reports=reports,
+        cut_short=report.cut_short if report else None,
+        policy=result.policy,
     )
 
 
@@ -108,16 +124,21 @@ class SweepSummary:
         return {verdict: found[verdict] for verdict in WORST}
 
     @property
+    def waived(self) -> int:
+        """Number of models whose verdict somebody answers for."""
+        return sum(map(is_waived, self.models))
+
+    @property
     def exit_code(self) -> int:
-        """Of the worst verdict."""
-        worst = next((verdict for verdict, number in self.counts.items() if number), "error")
-        return verdict_code(worst)
+        """Of the worst model, by the policy."""
+        return worst_code([exit_code_of(one) for one in self.models]) if self.models else EXIT_ERROR
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: all of it, the counts, the exit code and the cost."""
         return {
             **to_plain(self),
             "counts": self.counts,
+            "waived": self.waived,
             "exit_code": self.exit_code,
             "image_passes": sum(one.image_passes for one in self.models),
             "seconds": sum(one.seconds for one in self.models),

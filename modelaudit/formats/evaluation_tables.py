@@ -97,14 +97,21 @@ def cost_line(evaluation: Evaluation) -> str:
 
 
 def left_open(evaluation: Evaluation) -> str:
-    """How many scans gave no answer, and how they are counted."""
+    """How many scans gave no answer, or not that of all detectors, and how they are counted."""
     clean, backdoored = (
         sum(o.verdict == "inconclusive" for o in group)
         for group in (evaluation.clean, evaluation.backdoored)
     )
-    return (
+    text = (
         f"inconclusive: {clean} clean (not counted as refused), {backdoored} backdoored (counted "
         f"as missed); failed: {len(evaluation.errors)} (in no count)"
+    )
+    ended = sum(bool(o.left_out) for o in evaluation.outcomes)
+    if not ended:
+        return text
+    return (
+        f"{text}; cut short by the time budget: {ended} (a detector that was left out counts as "
+        "one that found nothing)"
     )
 
 

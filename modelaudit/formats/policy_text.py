@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from modelaudit.exit_codes import verdict_code
-from modelaudit.failure import Failure
-from modelaudit.policy_report import WaiverReport
-from modelaudit.report import Report
+from modelaudit.policy_report import PolicyReport, WaiverReport
 
 
-def is_waived(report: Report | Failure) -> bool:
+class Judged(Protocol):
+    """A report, that of a scan that failed, or what a summary keeps of one."""
+
+    @property
+    def verdict(self) -> str: ...
+
+    @property
+    def policy(self) -> PolicyReport | None: ...
+
+
+def is_waived(report: Judged) -> bool:
     """Whether somebody answers for the verdict, so that it does not fail the command."""
     return report.policy is not None and bool(report.policy.applied)
 
 
-def policy_lines(report: Report | Failure) -> list[str]:
+def policy_lines(report: Judged) -> list[str]:
     """A sentence per waiver of the model, and one if the policy lets the verdict pass."""
     if report.policy is None:
         return []
@@ -41,7 +51,7 @@ def waiver_text(waiver: WaiverReport) -> str:
     )
 
 
-def exit_code_of(report: Report | Failure) -> int:
+def exit_code_of(report: Judged) -> int:
     """The command's."""
     if report.policy is not None:
         return report.policy.exit_code

@@ -14,6 +14,7 @@ from rich.text import Text
 from modelaudit.fleet.sweep_summary import SweepSummary, SweptModel
 from modelaudit.formats.extensions import by_extension
 from modelaudit.formats.markdown import SIGNS, escape, table_lines
+from modelaudit.formats.policy_text import is_waived, policy_lines
 from modelaudit.formats.text import plain_console
 from modelaudit.formats.wording import p_text
 from modelaudit.plain import printable
@@ -40,7 +41,7 @@ def sweep_json(summary: SweepSummary) -> str:
 def sweep_markdown(summary: SweepSummary) -> str:
     """GitHub's and GitLab's Markdown; nothing in it that a model's author wrote is active."""
     rows = [
-        (one.name, f"{SIGNS.get(one.verdict, _FAILED)} {one.verdict}", *_numbers(one))
+        (one.name, f"{SIGNS.get(one.verdict, _FAILED)} {_verdict(one)}", *_numbers(one))
         for one in summary.models
     ]
     lines = [
@@ -57,8 +58,9 @@ def sweep_line(summary: SweepSummary) -> str:
     """One line, for ``--quiet``."""
     counts = ", ".join(f"{number} {verdict}" for verdict, number in summary.counts.items())
     missing = summary.total - len(summary.models)
-    line = f"{summary.source}: {counts}" + (f", {missing} not scanned yet" if missing else "")
-    return printable(line)
+    waived = f", {summary.waived} waived" if summary.waived else ""
+    unknown = f", {missing} not scanned yet" if missing else ""
+    return printable(f"{summary.source}: {counts}{waived}{unknown}")
 
 
 #: Name (as in ``sweep --format``) -> renderer.
@@ -83,11 +85,15 @@ def _parts(summary: SweepSummary) -> Iterable[RenderableType]:
         number = name in ("p", "Seconds")
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     for one in summary.models:
-        table.add_row(one.name, one.verdict, *_numbers(one))
+        table.add_row(one.name, _verdict(one), *_numbers(one))
     yield table
     yield ""
     yield Text(sweep_line(summary), style="bold")
     yield from (Text(f"- {remark}") for remark in _remarks(summary))
+
+
+def _verdict(one: SweptModel) -> str:
+    return f"{one.verdict} (waived)" if is_waived(one) else one.verdict
 
 
 def _numbers(one: SweptModel) -> tuple[str, str, str]:
@@ -102,5 +108,8 @@ def _remarks(summary: SweepSummary) -> Iterable[str]:
         if one.error is not None:
             yield f"{one.name}: error while {one.error.stage}: {one.error.message}"
         yield from (f"{one.name}: {reason}" for reason in one.reasons)
+        if one.cut_short is not None:
+            yield f"{one.name}: {one.cut_short}"
+        yield from (f"{one.name}: {line}" for line in policy_lines(one))
         if one.others:
             yield f"{one.name}: not scanned, as other formats of it: {', '.join(one.others)}"

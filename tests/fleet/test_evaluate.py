@@ -20,7 +20,9 @@ from modelaudit.fleet.runner import Job
 from modelaudit.formats.evaluation_text import evaluation_text
 from modelaudit.options import ScanOptions
 from modelaudit.preprocess_options import PreprocessOptions
+from modelaudit.report import Report
 from tests.conftest import BUNDLED, bundled_models
+from tests.formats.reports import cut_short
 
 
 def outcome(name: str, label: str, p: float, right: bool, attack: str = "badnets") -> Outcome:
@@ -244,3 +246,30 @@ def test_a_model_whose_truth_was_corrected_is_scanned_again(
     assert finished(file="elsewhere/m.onnx")
     assert not finished(label="clean")
     assert not finished(targets=[4])
+
+
+def test_a_time_budget_is_for_each_scan_and_what_it_left_out_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets = []
+
+    def scan(options: ScanOptions, limits: Any) -> Report:
+        budgets.append(options.time_budget)
+        return cut_short()
+
+    monkeypatch.setattr(fleet_local, "run_scan", scan)
+    clean = next(m for m in bundled_models() if m["label"] == "clean")
+    paths = {key: str(BUNDLED / clean[key]) for key in ("file", "clean_dir")}
+    manifest, output = tmp_path / "manifest.json", tmp_path / "out.json"
+    manifest.write_text(json.dumps({"models": [{**clean, **paths}]}))
+    arguments = ["evaluate", str(manifest), "--output", str(output), "--no-isolation"]
+    for budget in ("90s", "90s", "2m"):
+        assert __main__.run([*arguments, "--time-budget", budget]) == 0
+    assert budgets == [90, 120]
+    content = json.loads(output.read_text())
+    assert content["settings"]["time_budget"] == 120
+    (one,) = (Outcome.from_dict(entry) for entry in content["models"])
+    assert one.left_out == ("l-red-warp",)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "cut short by the time budget: 1 (a detector that was left out" in text
+    assert __main__.run([*arguments, "--time-budget", "soon"]) == 2

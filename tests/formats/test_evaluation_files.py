@@ -68,7 +68,7 @@ def test_the_text_of_a_quiet_run_is_one_line() -> None:
 
 def test_json_is_read_back() -> None:
     content = json.loads(rendered(".json"))
-    assert content["schema_version"] == "1.2"
+    assert content["schema_version"] == "1.3"
     assert content["summary"]["examinations"]["strip, inputs"]["total"] == {
         "hits": 1,
         "total": 2,
@@ -82,8 +82,9 @@ def test_json_is_read_back() -> None:
 
 def test_a_report_of_schema_1_1_is_read() -> None:
     entry = json.loads(rendered(".json"))["models"][0]
-    del entry["examinations"]
-    assert not Outcome.from_dict(entry).examinations
+    del entry["examinations"], entry["left_out"]
+    outcome = Outcome.from_dict(entry)
+    assert (outcome.examinations, outcome.left_out) == ({}, ())
 
 
 def test_unknown_extension(capsys: pytest.CaptureFixture[str]) -> None:
