@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
+from scipy import special
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Count:
     @property
     def interval(self) -> tuple[float, float]:
         """Clopper-Pearson interval of the share, 95 %."""
-        low = stats.beta.ppf(0.025, self.hits, self.total - self.hits + 1) if self.hits else 0.0
+        low = special.betaincinv(self.hits, self.total - self.hits + 1, 0.025) if self.hits else 0.0
         all_hit = self.hits == self.total
-        high = 1.0 if all_hit else stats.beta.ppf(0.975, self.hits + 1, self.total - self.hits)
+        high = 1.0 if all_hit else special.betaincinv(self.hits + 1, self.total - self.hits, 0.975)
         return float(low), float(high)
 
     def to_dict(self) -> dict[str, Any]:

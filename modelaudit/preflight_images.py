@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy import special
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import binomtest
 from torch import Tensor
 
 from modelaudit.checks import Check, make_check
@@ -59,7 +59,7 @@ def check_clean_accuracy(confusion: Tensor, floor: float) -> Check:
     per_class = confusion.sum(1)
     present = int((per_class > 0).sum())
     guess = float(per_class.max()) / total if present > 1 else 1 / len(confusion)
-    p_value = float(binomtest(correct, total, guess, alternative="greater").pvalue)
+    p_value = float(special.bdtrc(correct - 1, total, guess))  # of as many or more by guessing
     found = f"Clean accuracy is {accuracy:.1%} ({correct} of {total} images)"
     if accuracy < floor:
         message = f"{found}, below the floor of {floor:.0%}."

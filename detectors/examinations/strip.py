@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 from detectors.examinations.types import ExaminationInput, Observation, Skipped, rounded
@@ -67,7 +67,7 @@ def entropy_threshold(clean: Tensor, false_rejection: float) -> float:
     it is the quantile of the clean entropies ``[n]`` themselves.
     """
     mean, deviation = float(clean.mean()), float(clean.std())
-    normal = float(stats.norm.ppf(false_rejection, mean, deviation))
+    normal = float(mean + deviation * special.ndtri(false_rejection))
     return normal if normal > 0 else float(clean.quantile(false_rejection))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -67,6 +68,7 @@ def _confined(report: Report, confinement: Mapping[str, str]) -> Report:
 
 
 def _inspect(payload: dict[str, Any], confinement: Mapping[str, str], line: Line) -> Any:
+    gc.disable()  # the process ends with this task: garbage is not worth looking for
     from modelaudit.inspection import inspect_model
 
     line.progress("loading the model", 0.0)

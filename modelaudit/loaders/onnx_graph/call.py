@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,15 @@ from torch import Tensor
 
 # Elements of one tensor: 8 GiB of float32. No layer of a classifier comes near.
 MOST_ELEMENTS = 2**31
+
+
+def broadcast(shapes: Iterable[Sequence[int]]) -> list[int]:
+    """The largest extent of every axis, the last ones aligned; whether they agree is not checked.
+
+    That is what NumPy's rule allows at most.
+    """
+    axes = itertools.zip_longest(*(tuple(shape)[::-1] for shape in shapes), fillvalue=1)
+    return [max(extents) for extents in axes][::-1]
 
 
 class Call:
@@ -27,6 +37,9 @@ class Call:
         outputs: number of outputs, counted up to the last one that the graph names.
         opset: version of the operator set that the node belongs to.
         dtypes: element types of the operands where the graph says another than torch computes with.
+
+    Attributes:
+        bound: elements that no result exceeds, where the builder says so.
     """
 
     def __init__(
@@ -42,6 +55,7 @@ class Call:
         self.outputs = outputs
         self.opset = opset
         self.volatile = False
+        self.bound: int | None = None
         self.taken: set[int] = set()
         self.held: dict[int, torch.dtype] = {}
         self._attributes = attributes
@@ -103,6 +117,14 @@ class Call:
                 f"expected a tensor of at most {MOST_ELEMENTS} elements, found shape {list(sizes)}"
             )
         return list(sizes)
+
+    def at_most(self, sizes: Sequence[int]) -> None:
+        """Say which size no result exceeds, so that it need not be worked out."""
+        self.bound = math.prod(sizes)
+
+    def at_most_broadcast(self) -> None:
+        """Say that no result is larger than the operands broadcast together."""
+        self.at_most(broadcast(x.shape for x in self.operands if x is not None))
 
     def shape(self, index: int = 0) -> tuple[int, ...]:
         """Shape of the operand."""

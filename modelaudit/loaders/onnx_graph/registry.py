@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -31,13 +32,24 @@ def op(*names: str, since: int = 1, domain: str = "") -> Callable[[Builder], Bui
 
 
 def plain(since: int = 1, **functions: Function) -> None:
-    """Register operators that are one torch function of their operands, without attributes."""
+    """Register operators that are one torch function of operands broadcast to one shape."""
     for name, function in functions.items():
         op(name, since=since)(_always(function))
 
 
 def _always(function: Function) -> Builder:
-    return lambda call: function
+    return broadcasting(lambda call: function)
+
+
+def broadcasting(builder: Builder) -> Builder:
+    """A builder of functions whose results are not larger than the operands broadcast together."""
+
+    @functools.wraps(builder)
+    def build(call: Call) -> Function:
+        call.at_most_broadcast()
+        return builder(call)
+
+    return build
 
 
 def find(domain: str, name: str, opset: int) -> Builder | None:

@@ -1,7 +1,8 @@
 """Refuse tensors of absurd size before torch tries to make them.
 
 Operators whose result the operands' sizes do not bound (Expand, Range, Pad ...) ask
-:meth:`Call.sized` themselves; here is what needs no knowledge of the operator.
+:meth:`Call.sized` themselves; here is what needs no knowledge of the operator. The usual ones say
+:meth:`Call.at_most`, because torch imports half of its compiler (a second) to work shapes out.
 """
 
 from __future__ import annotations
@@ -17,17 +18,23 @@ from modelaudit.loaders.onnx_graph.call import MOST_ELEMENTS
 from modelaudit.loaders.onnx_graph.registry import Function
 
 
-def require_sizes(function: Function, operands: Sequence[Tensor | None]) -> None:
+def require_sizes(
+    function: Function, operands: Sequence[Tensor | None], bound: int | None = None
+) -> None:
     """Check the result of broadcasting, products and the like, which are made of many operands.
 
     No result has more elements than all pairs (triples ...) of the operands' elements. Where that
     bound is not enough, torch works the shapes out without data.
 
+    Args:
+        bound: elements that no result exceeds; ``None`` if the operator does not say.
+
     Raises:
         ValueError: the result is too large.
     """
     counts = [x.numel() for x in operands if x is not None]
-    if len(counts) < 2 or math.prod(counts) <= MOST_ELEMENTS:
+    most = math.prod(counts) if bound is None else bound
+    if len(counts) < 2 or most <= MOST_ELEMENTS:
         return
     try:
         with torch.no_grad():

@@ -112,7 +112,8 @@ class Trace:
         self.volatile |= call.volatile
         indices = call.arguments()
         function = converted.apply(function, indices)
-        self._execute(node, function, indices, {**converted.held, **call.held}, finished)
+        held = {**converted.held, **call.held}
+        self._execute(node, function, indices, held, finished, call.bound)
 
     def _execute(
         self,
@@ -121,13 +122,14 @@ class Trace:
         indices: Sequence[int],
         held: dict[int, torch.dtype],
         finished: Sequence[str] = (),
+        bound: int | None = None,
     ) -> None:
         """Run the function, now if all its operands are fixed, and on every run otherwise."""
         names = [node.inputs[i] for i in indices]
         if all(name in self.fixed for name in names):
             operands = _on_one_device([self.values[name] for name in names])
             with torch.inference_mode(False), torch.no_grad():
-                require_sizes(function, operands)
+                require_sizes(function, operands, bound)
                 results = _as_tuple(function(*operands))
             results = tuple(x.to(held.get(i, x.dtype)) for i, x in enumerate(results))
             self._store(node, results)
@@ -135,7 +137,7 @@ class Trace:
             return
         slots = tuple(self._slot(name) for name in names)
         operands = [self._operand(name) for name in names]
-        require_sizes(function, operands)
+        require_sizes(function, operands, bound)
         result = function(*operands)
         self._store(node, _as_tuple(result))
         self.held.update({node.outputs[i]: dtype for i, dtype in held.items()})

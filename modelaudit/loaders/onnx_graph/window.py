@@ -40,6 +40,12 @@ class Window:
         """The padding in the order of :func:`torch.nn.functional.pad`."""
         return flat_padding(self.before, self.after)
 
+    def padded(self, sizes: tuple[int, ...]) -> list[int]:
+        """Extents with the padding; what slides over them leaves fewer."""
+        # Col2Im has windows too, but its operand is of another shape and is not padded.
+        axes = zip(sizes, self.before, self.after, strict=False)
+        return [n + before + after for n, before, after in axes]
+
     def overhang(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """How far the last incomplete window reaches past the padded input, per axis."""
         if not self.ceil:
@@ -75,10 +81,9 @@ def window(call: Call, kernel: tuple[int, ...]) -> Window:
     elif mode == "VALID":
         before = after = (0,) * spatial
     call.sized(kernel)
-    # Col2Im has windows too, but its operand is of another shape and is not padded.
-    padded = zip(call.shape()[2:], before, after, strict=False)
-    call.sized([*call.shape()[:2], *(n + b + a for n, b, a in padded)])
-    return Window(kernel, stride, dilation, before, after, ceil)
+    result = Window(kernel, stride, dilation, before, after, ceil)
+    call.sized([*call.shape()[:2], *result.padded(call.shape()[2:])])
+    return result
 
 
 def _same(

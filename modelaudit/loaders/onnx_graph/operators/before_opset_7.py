@@ -11,7 +11,7 @@ import functools
 import torch
 from torch import Tensor
 
-from modelaudit.loaders.onnx_graph.call import Call
+from modelaudit.loaders.onnx_graph.call import Call, broadcast
 from modelaudit.loaders.onnx_graph.operators.linear import gemm
 from modelaudit.loaders.onnx_graph.operators.normalization import batch_normalization
 from modelaudit.loaders.onnx_graph.registry import Function, find, op
@@ -28,6 +28,7 @@ def _aligned(name: str, call: Call) -> Function:
         return function
     shape = call.shape(1)
     target = shape + (1,) * (rank - int(axis) % rank - len(shape))
+    call.at_most(broadcast([call.shape(), target]))
     return lambda a, b: function(a, b.reshape(target))
 
 

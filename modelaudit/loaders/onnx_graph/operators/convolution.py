@@ -19,7 +19,11 @@ _TRANSPOSED: dict[int, Function] = {
 
 @op("Conv")
 def conv(call: Call) -> Function:
-    return convolution(call, call.shape(1)[2:])
+    kernel = call.shape(1)[2:]
+    if call.rank() == 2 + len(kernel):
+        padded = window(call, kernel).padded(call.shape()[2:])
+        call.at_most([call.shape()[0], call.shape(1)[0], *padded])
+    return convolution(call, kernel)
 
 
 def convolution(call: Call, kernel: tuple[int, ...]) -> Function:

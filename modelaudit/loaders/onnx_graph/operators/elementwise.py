@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modelaudit.loaders.onnx_graph.call import Call
-from modelaudit.loaders.onnx_graph.registry import Function, op, plain
+from modelaudit.loaders.onnx_graph.registry import Function, broadcasting, op, plain
 
 plain(
     Abs=torch.abs,
@@ -69,6 +69,7 @@ plain(Where=torch.where)
 
 
 @op("Div", since=7)
+@broadcasting
 def div(call: Call) -> Function:
     if call.operand(0).is_floating_point():
         return torch.div
@@ -76,6 +77,7 @@ def div(call: Call) -> Function:
 
 
 @op("Pow", since=7)
+@broadcasting
 def pow_(call: Call) -> Function:
     if call.fixed(1) and call.operand(1).dim() == 0:
         exponent = call.take(1).item()
@@ -84,11 +86,13 @@ def pow_(call: Call) -> Function:
 
 
 @op("Mod", since=10)
+@broadcasting
 def mod(call: Call) -> Function:
     return torch.fmod if call.attribute("fmod", 0) else torch.remainder
 
 
 @op("BitShift", since=11)
+@broadcasting
 def bit_shift(call: Call) -> Function:
     left = call.attribute("direction") == "LEFT"
     return torch.bitwise_left_shift if left else torch.bitwise_right_shift
@@ -134,6 +138,7 @@ def clip(call: Call) -> Function:
 
 
 @op("PRelu", since=7)
+@broadcasting
 def prelu(call: Call) -> Function:
     return lambda x, slope: torch.where(x < 0, slope * x, x)
 

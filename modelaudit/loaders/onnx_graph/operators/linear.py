@@ -9,16 +9,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modelaudit.loaders.onnx_graph.call import Call
+from modelaudit.loaders.onnx_graph.call import Call, broadcast
 from modelaudit.loaders.onnx_graph.registry import Function, op, plain
 
-plain(MatMul=torch.matmul, Det=torch.det)
+plain(Det=torch.det)
+
+
+def _product(a: tuple[int, ...], b: tuple[int, ...]) -> list[int]:
+    """What the shape of a matrix product is at most: a vector's axis may be too many."""
+    return [*broadcast([a[:-2], b[:-2]]), *a[-2:-1], *b[-1:]]
+
+
+@op("MatMul")
+def matmul(call: Call) -> Function:
+    call.at_most(_product(call.shape(), call.shape(1)))
+    return torch.matmul
 
 
 @op("Gemm", since=7)
 def gemm(call: Call) -> Function:
     alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
     transposed_a, transposed_b = call.attribute("transA", 0), call.attribute("transB", 0)
+    a = call.shape()[:: -1 if transposed_a else 1]
+    b = call.shape(1)[:: -1 if transposed_b else 1]
+    call.at_most(broadcast([_product(a, b), call.shape(2) if call.has(2) else ()]))
     bias_per_column = not call.has(2) or call.rank(2) == 1
     if transposed_b and not transposed_a and alpha == beta == 1.0 and bias_per_column:
         return F.linear

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modelaudit.loaders.onnx_graph.call import Call
-from modelaudit.loaders.onnx_graph.registry import Function, op
+from modelaudit.loaders.onnx_graph.registry import Function, broadcasting, op
 
 
 @op("BatchNormalization", since=7)
@@ -17,6 +17,7 @@ def batch_normalization(call: Call) -> Function:
     epsilon = call.attribute("epsilon", 1e-5)
     if call.attribute("training_mode", 0):
         return _with_own_statistics(call, epsilon)
+    call.at_most(call.shape())
 
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         return F.batch_norm(x, mean, var, scale, bias, False, 0.0, epsilon)
@@ -49,11 +50,13 @@ def _with_own_statistics(call: Call, epsilon: float) -> Function:
 
 @op("InstanceNormalization", since=6)
 def instance_normalization(call: Call) -> Function:
+    call.at_most(call.shape())
     epsilon = call.attribute("epsilon", 1e-5)
     return lambda x, scale, bias: F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
 
 
 @op("LayerNormalization", since=17)
+@broadcasting
 def layer_normalization(call: Call) -> Function:
     axis, epsilon = call.axis(-1), call.attribute("epsilon", 1e-5)
     sizes = call.shape()[axis:]
@@ -74,6 +77,7 @@ def layer_normalization(call: Call) -> Function:
 
 
 @op("RMSNormalization", since=23)
+@broadcasting
 def rms_normalization(call: Call) -> Function:
     axis, epsilon = call.axis(-1), call.attribute("epsilon", 1e-5)
     sizes = call.shape()[axis:]
@@ -83,6 +87,7 @@ def rms_normalization(call: Call) -> Function:
 @op("GroupNormalization", since=18)
 def group_normalization_per_group(call: Call) -> Function:
     """Opset 18 to 20: one scale and bias per group."""
+    call.at_most(call.shape())
     groups, epsilon = call.attribute("num_groups"), call.attribute("epsilon", 1e-5)
     width = call.shape()[1] // groups
 
@@ -95,6 +100,7 @@ def group_normalization_per_group(call: Call) -> Function:
 
 @op("GroupNormalization", since=21)
 def group_normalization(call: Call) -> Function:
+    call.at_most(call.shape())
     groups, epsilon = call.attribute("num_groups"), call.attribute("epsilon", 1e-5)
     return lambda x, scale, bias: F.group_norm(x, groups, scale, bias, epsilon)
 

@@ -75,6 +75,7 @@ def transpose(call: Call) -> Function:
 @op("Concat", since=4)
 def concat(call: Call) -> Function:
     axis = call.axis()
+    call.at_most([sum(x.numel() for x in call.operands if x is not None)])
     return lambda *operands: torch.cat(operands, axis)
 
 

@@ -1,4 +1,7 @@
-"""Operators of vision models that move a window by values or put windows back together."""
+"""Operators of vision models that move a window by values or put windows back together.
+
+torchvision takes a second to import, so that is left to the models that need it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import deform_conv2d, roi_align
 
 from modelaudit.loaders.onnx_graph.call import Call
 from modelaudit.loaders.onnx_graph.registry import Function, op
@@ -17,6 +19,8 @@ from modelaudit.loaders.onnx_graph.window import flat_padding, window
 
 @op("DeformConv", since=19)
 def deform_conv(call: Call) -> Function:
+    from torchvision.ops import deform_conv2d
+
     w = window(call, call.shape(1)[2:])
     if len(w.kernel) != 2 or not w.symmetric:
         raise ValueError("DeformConv is supported for two axes with even padding")
@@ -35,6 +39,8 @@ def deform_conv(call: Call) -> Function:
 
 @op("RoiAlign", since=10)
 def roi_align_(call: Call) -> Function:
+    from torchvision.ops import roi_align
+
     default = "half_pixel" if call.opset >= 16 else "output_half_pixel"
     aligned = call.attribute("coordinate_transformation_mode", default) == "half_pixel"
     if call.attribute("mode", "avg") != "avg":
