@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.gamma import SpreadPrior, fit_censored_gamma, fit_gamma, log_plugin_p
+from detectors.race import Race
 from modelaudit.files import cache_directory
 
 Array = NDArray[np.float64]
@@ -40,6 +42,7 @@ SHIPPED_MISSING = {10: range(1, 7)}
 #: Numbers of shifts (all-to-all) whose nulls with censored ones are in it.
 SHIPPED_CENSORED = (9,)
 PRIOR_DRAWS = 400_000
+RACED_DRAWS = 200_000
 _SEED = 20210
 
 
@@ -71,25 +74,6 @@ class NullTable:
         return float(np.exp(max(np.log(level[0]) + slope * (log_p - q[0]), -700.0)))
 
 
-@dataclass(frozen=True)
-class SpreadPrior:
-    """What is known of the spread of a clean model's statistics before any is seen.
-
-    Nine null values say little about their own spread. Clean models are alike in it, so the fit
-    adds ``weight`` pseudo-observations with the spread of ``shape``, as the moderated t-test does
-    with variances (Smyth 2004, "Linear models and empirical Bayes methods for assessing
-    differential expression in microarray experiments").
-
-    Attributes:
-        shape: typical Gamma shape of a clean model's statistics.
-        weight: n₀, the number of pseudo-observations; log(shape) of clean models then varies with
-            the standard deviation ``√(2 / n₀)``, which the calibration simulates.
-    """
-
-    shape: float
-    weight: float
-
-
 def simulate(
     count: int,
     group: int,
@@ -97,6 +81,7 @@ def simulate(
     draws: int,
     prior: SpreadPrior | None = None,
     censored: int = 0,
+    race: Race | None = None,
     seed: int = _SEED,
 ) -> NullTable:
     """Simulate the null of the test.
@@ -110,9 +95,8 @@ def simulate(
         prior: of the spread; the shape is then drawn anew for every data set.
         censored: how many of the smallest of the rest are known by an upper bound only, which is
             taken to be the largest of them.
+        race: of the searches; it decides anew for every data set which are known by its bound only.
     """
-    from detectors.order_statistic import fit_gamma, log_plugin_p
-
     rng = np.random.default_rng([seed, count, group, missing, *([censored] if prior else [])])
     log_p: list[Array] = []
     chunk = max(1, 4_000_000 // count)
@@ -126,12 +110,24 @@ def simulate(
                 in_fit &= r > ordered[:, missing - 1 : missing]
             if censored:
                 r = np.maximum(r, ordered[:, missing + censored - 1 : missing + censored])
-        number = in_fit.sum(-1)
-        mean = (r * in_fit).sum(-1) / number
-        mean_log = (np.log(r) * in_fit).sum(-1) / number
-        fit = fit_gamma(mean, mean_log, number, prior)
+        fit = _fits(r, in_fit, prior, race)
         log_p.append(log_plugin_p(r.max(-1), *fit, count))
     return NullTable(np.quantile(np.concatenate(log_p), LEVELS))
+
+
+def _fits(
+    r: Array, in_fit: NDArray[np.bool_], prior: SpreadPrior | None, race: Race | None
+) -> tuple[Array, Array]:
+    """Shape and scale ``[draws]`` of the nulls fitted to those statistics ``[draws, n]``."""
+    bound = race.bound(r) if race else np.zeros((len(r), 1))
+    known = in_fit & (r >= bound)
+    number = known.sum(-1)
+    mean = (r * known).sum(-1) / number
+    mean_log = (np.log(r) * known).sum(-1) / number
+    if race is None:
+        return fit_gamma(mean, mean_log, number, prior)
+    below = in_fit.sum(-1) - number
+    return fit_censored_gamma(mean, mean_log, number, bound[:, 0], below, prior)
 
 
 def _shapes(prior: SpreadPrior | None, draws: int, rng: np.random.Generator) -> Array | float:
@@ -160,9 +156,10 @@ def null_table(
     missing: int = 0,
     prior: SpreadPrior | None = None,
     censored: int = 0,
+    race: Race | None = None,
 ) -> NullTable:
     """The null for these numbers (see :func:`simulate`): shipped, cached or simulated now."""
-    key = table_key(count, group, missing, prior, censored)
+    key = table_key(count, group, missing, prior, censored, race)
     with resources.files("detectors").joinpath("calibration.npz").open("rb") as file:
         shipped = np.load(file)
         if key in shipped:
@@ -172,7 +169,7 @@ def null_table(
         return NullTable(np.load(path))
     except (OSError, ValueError, EOFError):
         draws = CACHED_DRAWS // (1 if count <= 200 else 4) // (2 if prior else 1)
-        table = simulate(count, group, missing, draws, prior, censored)
+        table = simulate(count, group, missing, draws, prior, censored, race)
         _store(path, table.quantiles)
         return table
 
@@ -189,37 +186,49 @@ def _store(path: Path, quantiles: Array) -> None:
 
 
 def table_key(
-    count: int, group: int, missing: int, prior: SpreadPrior | None = None, censored: int = 0
+    count: int,
+    group: int,
+    missing: int,
+    prior: SpreadPrior | None = None,
+    censored: int = 0,
+    race: Race | None = None,
 ) -> str:
     """Name of a table in the shipped file and in the cache."""
     key = f"{count}-{group}-{missing}"
-    return f"{key}-{prior.shape:g}-{prior.weight:g}-{censored}" if prior else key
+    key += f"-{prior.shape:g}-{prior.weight:g}-{censored}" if prior else ""
+    return f"{key}-race-{race.leaders}-{race.factor:g}" if race else key
 
 
 def shipped_with_prior() -> dict[str, NullTable]:
     """The shipped tables for the priors of the detectors."""
     from detectors import mm_bd
-    from detectors.lred import PRIORS, SHIFT_PRIOR
+    from detectors.lred import PRIORS, SHIFT_PRIOR, LRed
 
-    priors = {*PRIORS.values(), SHIFT_PRIOR, mm_bd.PRIOR}
-    wanted = [(prior, count, 0, 0) for prior in priors for count in SHIPPED_WITH_PRIOR]
+    searches, counts = set(PRIORS.values()), SHIPPED_WITH_PRIOR
+    wanted: list[tuple[int, int, int, SpreadPrior, int, Race | None]] = [
+        (n, 1, 0, prior, 0, None) for prior in {*searches, SHIFT_PRIOR, mm_bd.PRIOR} for n in counts
+    ]
     wanted += [
-        (prior, count, missing, 0)
-        for prior in set(PRIORS.values())
-        for count, numbers in SHIPPED_MISSING.items()
+        (n, 1, missing, prior, 0, None)
+        for prior in searches
+        for n, numbers in SHIPPED_MISSING.items()
         for missing in numbers
     ]
-    wanted += [(SHIFT_PRIOR, n, 0, c) for n in SHIPPED_CENSORED for c in range(1, n)]
+    wanted += [(n, 1, 0, SHIFT_PRIOR, c, None) for n in SHIPPED_CENSORED for c in range(1, n)]
+    wanted += [
+        (n, 1, 0, prior, 0, race)
+        for prior in searches
+        for n in counts
+        if (race := Race.of(n, LRed.race))
+    ]
     return {
-        table_key(n, 1, missing, prior, censored): simulate(
-            n, 1, missing, PRIOR_DRAWS, prior, censored
-        )
-        for prior, n, missing, censored in wanted
+        table_key(*one): simulate(*one[:3], RACED_DRAWS if one[-1] else PRIOR_DRAWS, *one[3:])
+        for one in wanted
     }
 
 
 def main() -> None:
-    """Write the shipped table (about 15 minutes on one core)."""
+    """Write the shipped table (about 20 minutes on one core)."""
     tables = {key: null.quantiles for key, null in shipped_with_prior().items()}
     for count in SHIPPED_COUNTS:
         draws = SHIPPED_DRAWS if count <= 64 else SHIPPED_DRAWS // 4

@@ -19,12 +19,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detectors.calibration import SpreadPrior
 from detectors.embeddings import EMBEDDINGS, Embedding
+from detectors.gamma import SpreadPrior
 from detectors.order_statistic import MIN_STATISTICS, OrderStatisticTest, order_statistic_test
+from detectors.race import Race
 from detectors.rows import Rows, first_of_each_class
 from detectors.search import PatternSearch, SearchConfig, SearchResult
-from detectors.summary import class_statistics, search_notes, shift_notes, smallest_patterns
+from detectors.summary import (
+    class_statistics,
+    race_notes,
+    search_notes,
+    shift_notes,
+    smallest_patterns,
+)
 from detectors.types import DetectorInput, DetectorResult
 
 _ROWS: Mapping[str, Callable[[Tensor, int], Rows]] = {
@@ -32,7 +39,8 @@ _ROWS: Mapping[str, Callable[[Tensor, int], Rows]] = {
     "pairs": Rows.per_pair,
     "all-to-all": Rows.per_shift,
 }
-_NOT_NEGATIVE = ("delta", "growth", "refine", "tau_max", "per_class", "full_classes", "largest")
+_COUNTS = ("refine", "tau_max", "per_class", "full_classes")
+_NOT_NEGATIVE = ("delta", "growth", *_COUNTS, "largest", "race")
 #: Observations that the embedding's typical spread counts as. In clean models the shapes vary
 #: less than this allows for, but for the generator's: 0.50 against 0.45
 #: (fixtures/results/spread.md).
@@ -77,10 +85,15 @@ class LRed:
         largest: size beyond which a pattern is given up; 0 means the default: none, or, for
             ``all-to-all``, the embedding's own. Most clean models have no pattern of any size that
             shifts all classes.
+        race: with more than 12 classes: once the smallest patterns, those of an eighth of the
+            targets (4 at least), are found, targets whose pattern has grown beyond so many times
+            the largest of these are stopped. The null is then fitted by censored maximum
+            likelihood, and the paper's p-value rests on the statistics that are known. 0 means
+            that all targets are searched to the end, as in the paper; so does ``largest``.
         precision: ``bfloat16`` computes the gradients in it, about twice as fast on hardware for
             it; whether a pattern reaches π is decided in ``float32`` all the same.
         prior: whether the null's spread is estimated with what is known of clean models; see
-            :class:`detectors.calibration.SpreadPrior`. The paper's p-value never is.
+            :class:`detectors.gamma.SpreadPrior`. The paper's p-value never is.
     """
 
     name: str = "l-red"
@@ -96,6 +109,7 @@ class LRed:
     per_class: int = 0
     full_classes: int = 12
     largest: float = 0.0
+    race: float = 1.5
     precision: Literal["float32", "bfloat16"] = "float32"
     prior: bool = True
 
@@ -109,6 +123,8 @@ class LRed:
             value = getattr(self, setting)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{setting} is {value}; it must be finite and not negative")
+        if 0 < self.race <= 1:
+            raise ValueError(f"race is {self.race}; it must be 0, for none, or larger than 1")
 
     def __call__(self, data: DetectorInput) -> DetectorResult:
         """Estimate a pattern per putative target and test the smallest."""
@@ -118,16 +134,12 @@ class LRed:
         chosen, rows = self.searched(labels, num_classes, data.generator)
         pixels, labels = pixels[chosen], labels[chosen]
         embedding = EMBEDDINGS[self.embedding].fit(pixels, data.generator)
-        config = self._search_config(data.classifier.input_shape)
+        config = self._search_config(data.classifier.input_shape, len(rows))
         search = PatternSearch(data.classifier, pixels, labels, embedding, config)
         found = search.run(rows, data.progress)
         test = self._test(found, rows, embedding, config)
         classes = class_statistics(found, rows, found.size.double().cpu().reciprocal().numpy())
         best = classes[test.index] if test.index is not None else None
-        if self.sources == "all-to-all":
-            notes = shift_notes(found, config.largest, embedding.unit)
-        else:
-            notes = search_notes(found, rows, num_classes)
         return DetectorResult(
             detector=self.name,
             p_plugin=test.p_plugin,
@@ -143,7 +155,7 @@ class LRed:
             seconds=time.perf_counter() - start,
             null=test.null,
             settings=self._settings_used(config),
-            notes=notes,
+            notes=self._notes(found, rows, num_classes, embedding, config),
             reason=test.reason,
             applicable=self.sources != "all-to-all" or len(rows) >= MIN_STATISTICS,
             critical=test.critical,
@@ -180,6 +192,26 @@ class LRed:
             rows.targets.cpu().numpy(),
             self._prior(),
             censored.cpu().numpy(),
+            config.race,
+        )
+
+    def _notes(
+        self,
+        found: SearchResult,
+        rows: Rows,
+        num_classes: int,
+        embedding: Embedding,
+        config: SearchConfig,
+    ) -> tuple[str, ...]:
+        if self.sources == "all-to-all":
+            return shift_notes(found, config.largest, embedding.unit)
+        if config.race is None:
+            return search_notes(found, rows, num_classes)
+        bound = config.race.largest(found.size)
+        stopped = found.size.isinf() & (embedding.size(found.theta) >= bound)
+        return (
+            *race_notes(config.race, bound, stopped, embedding.unit),
+            *search_notes(found, rows, num_classes, ~stopped),
         )
 
     def _prior(self) -> SpreadPrior | None:
@@ -191,10 +223,11 @@ class LRed:
         """The settings with the schedule's defaults filled in, for the report."""
         used = {name: getattr(config, name) for name in ("delta", "growth", "refine", "tau_max")}
         used["largest"] = config.largest if math.isfinite(config.largest) else 0.0
+        used["race"] = config.race.factor if config.race else 0.0
         return {name: value for name, value in (asdict(self) | used).items() if name != "name"}
 
-    def _search_config(self, input_shape: tuple[int, int, int]) -> SearchConfig:
-        """The search's settings, with the schedule's defaults filled in."""
+    def _search_config(self, input_shape: tuple[int, int, int], rows: int = 0) -> SearchConfig:
+        """The settings of the search of so many rows, with the schedule's defaults filled in."""
         paper = self.schedule == "paper"
         embedding = EMBEDDINGS[self.embedding]
         default_delta = 1e-4 if paper else embedding.first_step
@@ -209,4 +242,11 @@ class LRed:
             refine=0 if paper else self.refine,
             largest=self.largest or default_largest,
             bfloat16=self.precision == "bfloat16",
+            race=self._race(rows),
         )
+
+    def _race(self, rows: int) -> Race | None:
+        """The race of so many targets; ``None`` where all are searched to the end."""
+        if self.sources != "all" or self.schedule == "paper" or self.largest or not self.race:
+            return None
+        return Race.of(rows, self.race)

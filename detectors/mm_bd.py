@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detectors.calibration import SpreadPrior
+from detectors.gamma import SpreadPrior
 from detectors.lred import PRIOR_WEIGHT
 from detectors.margin import margins
 from detectors.order_statistic import order_statistic_test
@@ -46,7 +46,7 @@ class MmBd:
         starts: random inputs per class; 0 means the schedule's default: 10 (fast) or 30 (paper).
         steps: ascent steps; 0 means the schedule's default: 30 (fast) or 300 (paper).
         prior: whether the null's spread is estimated with what is known of clean models; see
-            :class:`detectors.calibration.SpreadPrior`. The paper's p-value never is; its
+            :class:`detectors.gamma.SpreadPrior`. The paper's p-value never is; its
             Gamma starts at 0, where the public code fits the start too.
     """
 

@@ -16,9 +16,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from detectors.calibration import NullTable, SpreadPrior, null_table
+from detectors.calibration import NullTable, null_table
+from detectors.gamma import (
+    SpreadPrior,
+    fit_censored_gamma,
+    fit_gamma,
+    log_gamma_sf,
+    log_plugin_p,
+)
+from detectors.race import Race
+
+__all__ = [
+    "MIN_STATISTICS",
+    "OrderStatisticTest",
+    "SpreadPrior",
+    "fit_gamma",
+    "log_gamma_sf",
+    "log_plugin_p",
+    "order_statistic_test",
+]
 
 Array = NDArray[np.float64]
 
@@ -86,6 +103,7 @@ def order_statistic_test(
     groups: NDArray[np.int64] | None = None,
     prior: SpreadPrior | None = None,
     censored: NDArray[np.bool_] | None = None,
+    race: Race | None = None,
 ) -> OrderStatisticTest:
     """Test whether the largest of the statistics is larger than chance allows (paper, Sec. 3.2).
 
@@ -98,6 +116,9 @@ def order_statistic_test(
         prior: of the null's spread; the paper has none.
         censored: ``[n]``: statistics of which ``r`` is an upper bound, because the search for the
             pattern ended at a largest size. With a prior they count in the fit with their bound.
+        race: of the searches, where targets were stopped. Statistics below its bound, and those of
+            0, are known to be smaller than the bound and no more; the null is fitted by censored
+            maximum likelihood. The paper's p-value, which needs them all, is then ``None``.
 
     Returns:
         The test, or a reason why there is none: too few statistics, NaN or infinite values, ties
@@ -112,6 +133,9 @@ def order_statistic_test(
         return OrderStatisticTest(None, log_p_plugin=0.0, p_plugin=1.0, p_calibrated=1.0)
     if prior is None or not (r[~bounds] > 0).any():
         r, bounds = np.where(bounds, 0.0, r), np.zeros_like(bounds)
+    limit = float(race.bound(r)[0]) if race else 0.0
+    if limit:  # else too few have a pattern, and none was stopped
+        r, bounds = np.maximum(r, limit), r < limit
     known = r > 0
     classes = len(np.unique(groups[known]))
     if classes < MIN_STATISTICS:
@@ -124,9 +148,12 @@ def order_statistic_test(
         return OrderStatisticTest(None, reason="several classes tie for the most suspicious one")
     if prior is None and not _spreads(rest):
         return OrderStatisticTest(None, reason="the statistics have no spread")
-    shape, scale = _fit(rest, prior)
-    null = null_table(len(r), int(same.sum()), int((~known).sum()), prior, int(bounds.sum()))
-    log_p_plugin = _log_p_paper(r[index], r[~same & known & ~bounds], len(r))
+    shape, scale = _fit(rest, prior, limit)
+    missing, censored_number = int((~known).sum()), 0 if limit else int(bounds.sum())
+    raced = race if limit else None
+    null = null_table(len(r), int(same.sum()), missing, prior, censored_number, raced)
+    stopped = raced is not None and bounds.any()
+    log_p_plugin = None if stopped else _log_p_paper(r[index], r[~same & known & ~bounds], len(r))
     return OrderStatisticTest(
         index=index,
         log_p_plugin=log_p_plugin,
@@ -154,70 +181,21 @@ def _spreads(values: Array) -> bool:
     return bool(np.ptp(values) > 1e-9 * values.max())
 
 
-def _fit(rest: Array, prior: SpreadPrior | None) -> tuple[float, float]:
-    """Shape and scale of the null, from the statistics without the largest."""
-    mean, mean_log = rest.mean(keepdims=True), np.log(rest).mean(keepdims=True)
-    shape, scale = fit_gamma(mean, mean_log, np.array([len(rest)]), prior)
-    return float(shape[0]), float(scale[0])
+def _fit(rest: Array, prior: SpreadPrior | None, limit: float = 0.0) -> tuple[float, float]:
+    """Shape and scale of the null, from the statistics without the largest.
+
+    Args:
+        limit: the statistics that are not above it are known only to be smaller.
+    """
+    known = rest[rest > limit]
+    mean, mean_log = known.mean(keepdims=True), np.log(known).mean(keepdims=True)
+    number, below = np.array([len(known)]), np.array([len(rest) - len(known)])
+    if below:
+        fit = fit_censored_gamma(mean, mean_log, number, np.array([limit]), below, prior)
+    else:
+        fit = fit_gamma(mean, mean_log, number, prior)
+    return float(fit[0][0]), float(fit[1][0])
 
 
 def _log_p(r_max: float, shape: float, scale: float, count: int) -> float:
     return float(log_plugin_p(np.array([r_max]), np.array([shape]), np.array([scale]), count)[0])
-
-
-def fit_gamma(
-    mean: Array,
-    mean_log: Array,
-    number: NDArray[np.int64] | None = None,
-    prior: SpreadPrior | None = None,
-) -> tuple[Array, Array]:
-    """Maximum-likelihood shape k and scale θ of a Gamma with location 0, from its two statistics.
-
-    Solves log k - ψ(k) = log(mean r) - mean(log r) by Newton's method from Minka's start. With a
-    prior, the right side is averaged with the prior's, which counts as n₀ observations.
-
-    Args:
-        mean: mean of the data, any shape.
-        mean_log: mean of the logarithms of the data, same shape.
-        number: of the data, same shape; needed with a prior.
-        prior: of the spread.
-    """
-    s = np.maximum(np.log(mean) - mean_log, 1e-12)
-    if prior is not None and number is not None:
-        typical = np.log(prior.shape) - special.digamma(prior.shape)
-        s = (number * s + prior.weight * typical) / (number + prior.weight)
-    k = (3 - s + np.sqrt((s - 3) ** 2 + 24 * s)) / (12 * s)
-    for _ in range(6):
-        k = k - (np.log(k) - special.digamma(k) - s) / (1 / k - special.polygamma(1, k))
-    return k, mean / k
-
-
-def log_plugin_p(r_max: Array, shape: Array, scale: Array, count: int) -> Array:
-    """log(1 - G(r_max)^K) for a Gamma null G and K = ``count`` (paper, Sec. 3.2).
-
-    Computed from the logarithm of the survival function, so that it keeps its order far below the
-    smallest float, where the paper reports "underflow".
-    """
-    log_sf = log_gamma_sf(r_max / scale, shape)
-    # 1 - (1 - q)^K = -expm1(K log1p(-q)); for tiny q that is K q.
-    q = np.exp(np.minimum(log_sf, -1e-16))
-    with np.errstate(divide="ignore"):
-        exact = np.log(-np.expm1(count * np.log1p(-q)))
-    return np.where(log_sf < -30, log_sf + np.log(count), np.minimum(exact, 0.0))
-
-
-def log_gamma_sf(x: Array, shape: Array) -> Array:
-    """log of the regularised upper incomplete gamma function Q(shape, x), without underflow.
-
-    Beyond x = shape + 100 * sqrt(shape) + 300 the first terms of the continued fraction (DLMF
-    8.9.2) are exact to double precision.
-    """
-    x, shape = np.broadcast_arrays(np.asarray(x, float), np.asarray(shape, float))
-    with np.errstate(divide="ignore"):
-        direct = np.log(special.gammaincc(shape, x))
-    fraction = np.zeros_like(x)
-    for i in range(60, 0, -1):
-        fraction = i * (shape - i) / (x + 2 * i + 1 - shape + fraction)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        tail = shape * np.log(x) - x - special.gammaln(shape) - np.log(x + 1 - shape + fraction)
-    return np.where(np.isfinite(direct) & (direct > -600), direct, tail)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from detectors.embeddings.protocol import Embedding
+from detectors.race import Race
 from detectors.rows import Rows, broadcastable
 from detectors.stamping import Batch, Stamping, images_in
 from modelaudit.classifier import Classifier
@@ -35,6 +36,7 @@ class SearchConfig:
         entropy_weights: update the source weights by Eqs. 6-8; otherwise they stay uniform (U-RED).
         refine: halvings of the last step, towards the boundary Q = π; 0 is the paper's Algorithm 1.
         bfloat16: compute gradients in bfloat16. Whether Q_t ≥ π is decided in float32.
+        race: lowers ``largest`` by and by, to what the patterns found so far make of it.
     """
 
     pi: float
@@ -45,6 +47,7 @@ class SearchConfig:
     refine: int
     largest: float = math.inf
     bfloat16: bool = False
+    race: Race | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class PatternSearch:
         theta = self.embedding.init(count, shape).to(self.classifier.device)
         before, w = theta.clone(), rows.uniform_weights()
         steps = torch.zeros(count, dtype=torch.long, device=theta.device)
-        found = torch.zeros(count, dtype=torch.bool, device=theta.device)
+        size = torch.full((count,), torch.inf, device=theta.device)  # where a pattern was found
         active = torch.arange(count, device=theta.device)
         stride = torch.ones(count, device=theta.device)
         _, gradient, _ = self._evaluate(theta, w, rows, update=False)
@@ -132,19 +135,26 @@ class PatternSearch:
             steps[active] += 1
             w_new, gradient, reached = self._evaluate(theta[active], w[active], rows[active])
             w[active] = w_new
-            found[active[reached]] = True
-            going = ~reached & (self.embedding.size(theta[active]) < self.config.largest)
+            grown = self.embedding.size(theta[active])
+            size[active[reached]] = grown[reached]
+            going = ~reached & (grown < self._largest(size))
             active, gradient = active[going], gradient[going]
             self._done = min(max(1 - len(active) / count, step / self.config.tau_max), 0.99)
             if not len(active):
                 break
-        refined = self._refine(before, theta, w, rows)
-        theta = torch.where(broadcastable(found, theta), refined, theta)
+        found = size.isfinite()
+        if found.any():
+            theta[found] = self._refine(before[found], theta[found], w[found], rows[found])
         size = self.embedding.size(theta)
         size = torch.where(found & (size <= self.config.largest), size, torch.inf)
         result = SearchResult(theta, size, w, self.flips(theta, rows), steps)
         self._progress(1.0)
         return result
+
+    def _largest(self, size: Tensor) -> float:
+        """Beyond which size rows are given up, the patterns found so far having those ``[R]``."""
+        race = self.config.race
+        return min(self.config.largest, race.largest(size)) if race else self.config.largest
 
     def flips(self, theta: Tensor, rows: Rows) -> Tensor:
         """Misclassification fractions q_st ``[R, K]`` of patterns ``[R, *]`` (below Eq. 3)."""

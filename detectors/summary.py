@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from detectors.race import Race
 from detectors.rows import Rows
 from detectors.search import SearchResult
 from detectors.types import ClassStatistic
@@ -61,8 +62,25 @@ def shift_notes(found: SearchResult, largest: float, unit: str) -> tuple[str, ..
     )
 
 
-def search_notes(found: SearchResult, rows: Rows, num_classes: int) -> tuple[str, ...]:
-    """Sentences on the targets without a search or without a pattern."""
+def race_notes(race: Race, bound: float, stopped: Tensor, unit: str) -> tuple[str, ...]:
+    """A sentence on the targets ``[R]`` that a race stopped at that size."""
+    if not stopped.any():
+        return ()
+    return (
+        f"{int(stopped.sum())} of {len(stopped)} targets were stopped when their pattern had grown "
+        f"beyond {bound:.3g} ({unit}), {race.factor:g} times the largest of the {race.leaders} "
+        "smallest: they are not the most suspicious",
+    )
+
+
+def search_notes(
+    found: SearchResult, rows: Rows, num_classes: int, ended: Tensor | None = None
+) -> tuple[str, ...]:
+    """Sentences on the targets without a search or without a pattern.
+
+    Args:
+        ended: the targets ``[R]`` that were not stopped early; all if ``None``.
+    """
     notes = []
     if unsearched := sorted(set(range(num_classes)) - set(rows.targets.tolist())):
         listed = ", ".join(map(str, unsearched))
@@ -71,7 +89,8 @@ def search_notes(found: SearchResult, rows: Rows, num_classes: int) -> tuple[str
     most = int(rows.support.sum(1).max())
     if len(rows) <= num_classes and most < possible:  # else every row has a source of its own
         notes.append(f"every target was searched from {most} of {possible} possible source classes")
-    missing = sorted({int(t) for t in rows.targets[found.size.isinf()].tolist()})
+    without = found.size.isinf() if ended is None else found.size.isinf() & ended
+    missing = sorted({int(t) for t in rows.targets[without].tolist()})
     if missing:
         listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
         notes.append(

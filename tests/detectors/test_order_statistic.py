@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from importlib import resources
 
 import numpy as np
@@ -10,21 +9,10 @@ import pytest
 from scipy import stats
 
 from detectors import calibration
-from detectors.calibration import LEVELS, NullTable, SpreadPrior, null_table, simulate
-from detectors.order_statistic import (
-    fit_gamma,
-    log_gamma_sf,
-    log_plugin_p,
-    order_statistic_test,
-)
-
-
-def test_fit_is_the_maximum_likelihood_fit() -> None:
-    r = np.random.default_rng(0).gamma(4.0, 0.3, size=60)
-    shape, scale = fit_gamma(r.mean(), np.log(r).mean())
-    expected_shape, _, expected_scale = stats.gamma.fit(r, floc=0)
-    assert shape == pytest.approx(expected_shape, rel=1e-4)
-    assert scale == pytest.approx(expected_scale, rel=1e-4)
+from detectors.calibration import LEVELS, NullTable, null_table, simulate
+from detectors.gamma import SpreadPrior
+from detectors.order_statistic import order_statistic_test
+from detectors.race import Race
 
 
 def test_plugin_p_is_the_papers() -> None:
@@ -33,29 +21,6 @@ def test_plugin_p_is_the_papers() -> None:
     shape, _, scale = stats.gamma.fit(np.delete(r, 6), floc=0)
     assert result.index == 6
     assert result.p_plugin == pytest.approx(1 - stats.gamma.cdf(0.9, shape, scale=scale) ** 7)
-
-
-def test_log_survival_does_not_underflow() -> None:
-    # log Q(5, 2000) = 4 log 2000 - 2000 - log 4! + log(1 + 4/x + 12/x² + 24/x³ + 24/x⁴)
-    x = 2000.0
-    series = 1 + 4 / x + 12 / x**2 + 24 / x**3 + 24 / x**4
-    exact = 4 * math.log(x) - x - math.log(24) + math.log(series)
-    assert float(log_gamma_sf(np.array(x), np.array(5.0))) == pytest.approx(exact, rel=1e-12)
-
-
-def test_log_survival_is_continuous_where_the_method_changes() -> None:
-    x = np.linspace(500, 800, 3001)
-    values = log_gamma_sf(x, np.full_like(x, 7.5))
-    steps = np.diff(values)
-    assert (steps < 0).all()
-    assert np.abs(np.diff(steps)).max() < 1e-6
-
-
-def test_log_plugin_p_is_ordered_far_below_underflow() -> None:
-    shape, scale = np.array([5.0]), np.array([1.0])
-    values = [float(log_plugin_p(np.array([x]), shape, scale, 10)[0]) for x in (10, 1e3, 1e4, 1e5)]
-    assert values == sorted(values, reverse=True)
-    assert values[-1] < -9e4
 
 
 def test_test_does_not_depend_on_the_unit() -> None:
@@ -202,6 +167,7 @@ def test_group_of_the_maximum_stays_out_of_the_null() -> None:
 
 
 PRIOR = SpreadPrior(shape=20.0, weight=8.0)
+RACE = Race(leaders=5, factor=1.5)
 
 
 def clean_statistics(number: int, classes: int, seed: int) -> np.ndarray:
@@ -239,6 +205,68 @@ def test_searches_that_ended_at_the_largest_size_raise_no_false_alarms(censored:
     null_table.cache_clear()
     # binomial standard error of 5 % over 1000 draws: 0.7 points
     assert np.mean(np.array(p) < 0.05) < 0.07
+
+
+@pytest.mark.parametrize("classes", [43, 100])
+@pytest.mark.usefixtures("few_draws")
+def test_with_a_race_p_is_uniform_over_clean_models(classes: int) -> None:
+    """A quarter to a half of the targets are stopped; how many, varies from model to model."""
+    race = Race.of(classes, 1.5)
+    draws = clean_statistics(1000, classes, classes)
+    p = [order_statistic_test(r, prior=PRIOR, race=race).p_calibrated for r in draws]
+    null_table.cache_clear()
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("shape", [2.0, 5.0, 30.0])
+@pytest.mark.usefixtures("few_draws")
+def test_with_a_race_and_no_prior_calibration_holds_for_any_shape(shape: float) -> None:
+    race = Race.of(43, 1.5)
+    draws = np.random.default_rng(43).gamma(shape, size=(1000, 43))
+    p = np.array([order_statistic_test(r, race=race).p_calibrated for r in draws])
+    null_table.cache_clear()
+    # binomial standard error of 5 % over 1000 draws: 0.7 points
+    assert abs((p < 0.05).mean() - 0.05) < 0.025
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_a_race_costs_little_power() -> None:
+    """One statistic two and a half times as large as the others are on average."""
+    p = []
+    for r in clean_statistics(400, 43, 2):
+        r[0] = 2.5 * r[1:].mean()
+        raced = [order_statistic_test(r, prior=PRIOR, race=race) for race in (None, RACE)]
+        p.append([test.p_calibrated for test in raced])
+    null_table.cache_clear()
+    without, with_race = (np.array(p) < 0.007).mean(0)
+    assert without > 0.5
+    assert with_race > without - 0.05
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_a_race_makes_a_test_blind_to_what_lies_below_its_bound() -> None:
+    """Whether such a pattern was found, whatever its size, or its target was stopped."""
+    r = np.sort(clean_statistics(1, 43, 3)[0])
+    bound = float(RACE.bound(r)[0])
+    below = r < bound
+    assert 3 < below.sum() < 38
+    tests = [
+        order_statistic_test(np.where(below, value, r), prior=PRIOR, race=RACE)
+        for value in (r, 0.0, bound / 2)
+    ]
+    assert tests[0] == tests[1] == tests[2]
+    assert tests[0].index == 42
+    assert (tests[0].p_plugin, tests[0].log_p_plugin) == (None, None)  # the paper's needs them all
+    null_table.cache_clear()
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_a_race_that_never_began_changes_nothing() -> None:
+    """Fewer patterns than leaders were found."""
+    r = np.where(np.arange(43) < 39, 0.0, clean_statistics(1, 43, 4)[0])
+    raced = order_statistic_test(r, prior=PRIOR, race=RACE)
+    assert raced == order_statistic_test(r, prior=PRIOR)
+    null_table.cache_clear()
 
 
 @pytest.mark.usefixtures("few_draws")

@@ -205,12 +205,14 @@ def test_search_does_not_walk_in_circles() -> None:
     assert found.size.isfinite().all()
 
 
-def test_image_passes_are_counted() -> None:
+@pytest.mark.parametrize("refine", [0, 4])
+def test_image_passes_are_counted(refine: int) -> None:
+    """Of a search that finds nothing, so that there is nothing to refine."""
     data = linear_input(orthonormal_rows(4), 0.8, per_class=2)
     run(
         data,
         "additive",
-        LRed(tau_max=2, growth=0, delta=1e-3, refine=0)._search_config((1, SIDE, SIDE)),
+        LRed(tau_max=2, growth=0, delta=1e-3, refine=refine)._search_config((1, SIDE, SIDE)),
     )
     # 4 targets x 6 images: 3 evaluations with gradient (start and two steps), the final flip rates.
     assert data.classifier.forwards == 24 * 4
