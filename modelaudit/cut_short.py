@@ -43,10 +43,12 @@ class CutShort:
     Attributes:
         cause: the time budget was used up, or somebody interrupted the scan.
         left_out: empty where all detectors had finished, and only examinations are left out.
+        kept: whether the same command goes on after the detectors that had finished.
     """
 
     cause: Cause
     left_out: tuple[LeftOut, ...]
+    kept: bool = False
 
     @property
     def reason(self) -> str:

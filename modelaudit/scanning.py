@@ -77,7 +77,7 @@ def scan(
     if hindered:  # the detectors would prove nothing
         detectors = {}
     done = run_detectors(detectors, suspect, options, conditions, clock.limited(report_stage))
-    cut_short = _cut_short(clock, detectors, done)
+    cut_short = _cut_short(clock, detectors, done, conditions.keep is not None)
     results = confirmed(with_left_out(done, detectors, cut_short), suspect, options.alpha)
     decision = decide(results, preflight.checks, options.alpha, reasons_to_doubt(done, cut_short))
     report_stage("explaining what was found", 0.0)
@@ -94,7 +94,7 @@ def scan(
         findings,
         tuple(report_of(one, finding, given) for one in examinations),
         time.perf_counter() - start,
-        _cut_short(clock, detectors, done),
+        _cut_short(clock, detectors, done, conditions.keep is not None),
     )
     return ScanResult(report, suspect, results, patterns, examinations)
 
@@ -145,11 +145,14 @@ def _preflight(options: ScanOptions, suspect: Suspect) -> PreflightReport:
 
 
 def _cut_short(
-    clock: Clock, detectors: Mapping[str, Detector], done: Mapping[str, DetectorResult]
+    clock: Clock,
+    detectors: Mapping[str, Detector],
+    done: Mapping[str, DetectorResult],
+    kept: bool,
 ) -> CutShort | None:
     """What was not done so far, if something was stopped."""
     if clock.stopped is None:
         return None
     missing = {name: one for name, one in detectors.items() if name not in done}
     left_out = (LeftOut(name, what_it_sees(name, vars(one))) for name, one in missing.items())
-    return CutShort(clock.stopped, tuple(left_out))
+    return CutShort(clock.stopped, tuple(left_out), kept)

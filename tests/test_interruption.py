@@ -78,6 +78,7 @@ def test_a_killed_scan_goes_on_and_gives_the_same_numbers(tmp_path: Path) -> Non
     report = json.loads(output.read_text())
     jsonschema.Draft202012Validator(schema()).validate(report)
     assert report["cut_short"]["cause"] == "interrupted"
+    assert report["cut_short"]["kept"]
     assert [one["detector"] for one in report["cut_short"]["left_out"]] == ["l-red"]
     (kept,) = files(cache)
     assert json.loads(kept.read_text().splitlines()[1])["report"]["detector"] == "mm-bd"

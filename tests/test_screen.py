@@ -106,6 +106,7 @@ def test_a_time_budget_ends_the_scan_and_strip_judges_alone(
     report = json.loads(capsys.readouterr().out)
     assert report["scan"]["settings"]["time_budget"] == 120
     assert report["scan"]["cut_short"]["cause"] == "time budget"
+    assert not report["scan"]["cut_short"]["kept"]
     assert [one["name"] for one in report["checks"]] == ["strip"]
 
 

@@ -12,11 +12,12 @@ import pytest
 from detectors import registry
 from modelaudit import conditions as conditions_module
 from modelaudit.conditions import Clock, Conditions, Stopped
-from modelaudit.cut_short import CutShort, LeftOut
+from modelaudit.cut_short import Cause, CutShort, LeftOut
 from modelaudit.detect import reasons_to_doubt
 from modelaudit.errors import ScanInterrupted, UsageError
 from modelaudit.finished import FinishedDetector
 from modelaudit.formats import FORMATS
+from modelaudit.formats.wording import next_step
 from modelaudit.isolation.limits import seconds_of
 from modelaudit.report import Report, schema
 from modelaudit.run import run_scan
@@ -171,6 +172,21 @@ def test_every_format_says_it(name: str) -> None:
     text = FORMATS[name](reports.cut_short())
     assert "l-red-warp" in text
     assert any(words in " ".join(text.split()) for words in ("time budget", "time-budget"))
+
+
+@pytest.mark.parametrize(
+    ("cause", "kept", "words"),
+    [
+        ("time budget", True, "The same command goes on"),
+        ("interrupted", True, "The same command goes on"),
+        ("time budget", False, "a larger --time-budget"),
+        ("interrupted", False, "nothing was kept"),
+    ],
+)
+def test_the_advice_is_what_the_command_can_do(cause: Cause, kept: bool, words: str) -> None:
+    advice = next_step(replace(reports.clean(), cut_short=CutShort(cause, (), kept)))
+    assert words in advice
+    assert ("goes on" in advice) == kept
 
 
 def test_when_to_doubt() -> None:

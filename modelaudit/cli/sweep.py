@@ -81,6 +81,7 @@ def sweep(
     outputs = tuple(output or ())
     report_formats = tuple(dict.fromkeys(one.strip() for one in report_format.split(",")))
     _check(format_, outputs, report_dir, report_formats)
+    _check_images(clean_dir)
     from modelaudit.fleet.sweep import SweepOptions
     from modelaudit.fleet.sweep import sweep as run_sweep
     from modelaudit.formats.sweep import SUMMARY_FORMATS, sweep_line
@@ -128,3 +129,12 @@ def _check(
     for path in outputs:
         summary_format_for(path)
         check_writable(path)
+
+
+def _check_images(clean_dir: Path | None) -> None:
+    """The same for the images: a mistake here would be that of every model."""
+    if clean_dir is not None and not clean_dir.is_dir():
+        raise UsageError(
+            f"--clean-dir {clean_dir}: there is no such folder; give one that has a folder of "
+            "clean images per class."
+        )

@@ -59,7 +59,8 @@ def evaluate(options: EvaluateOptions, progress: FleetProgress | None = None) ->
 
     def record(job: Job, result: Report | Failure) -> Outcome:
         examined = asked_examinations(job.options)
-        return outcome_of(models[job.name], job.key, result, examined)
+        budget = job.options.time_budget
+        return outcome_of(models[job.name], job.key, result, examined, budget)
 
     def collected(known: Mapping[str, Outcome]) -> Evaluation:
         return Evaluation(tuple(known[name] for name in models if name in known), settings)
@@ -88,10 +89,15 @@ def _finished(
     outputs: Sequence[Path], jobs: Sequence[Job], models: Mapping[str, ManifestModel]
 ) -> dict[str, Outcome]:
     """Outcomes of earlier runs with the same inputs and truth; failures are tried again."""
-    keys = {job.name: job.key for job in jobs}
-    earlier = read_finished(outputs, "an evaluation report", Outcome.from_dict)
-    same = [o for o in earlier if o.error is None and keys.get(o.name) == o.key]
-    return {o.name: o for o in same if _truth(o.manifest) == _truth(models[o.name].entry)}
+    expected = {(job.name, job.key): job for job in jobs}
+    finished = {}
+    for one in read_finished(outputs, "an evaluation report", Outcome.from_dict):
+        job = expected.get((one.name, one.key))
+        if job is None or one.error is not None or not job.is_done(one.cut_short_after):
+            continue
+        if _truth(one.manifest) == _truth(models[one.name].entry):
+            finished[one.name] = one
+    return finished
 
 
 def _truth(entry: Mapping[str, Any]) -> list[Any]:

@@ -59,6 +59,7 @@ class Outcome:
         manifest: the model's entry in the manifest.
         examinations: those that were asked for.
         left_out: detectors that had not finished when the time budget was used up.
+        cut_short_after: that time budget, in seconds; a resume with a larger one scans again.
     """
 
     name: str
@@ -76,12 +77,13 @@ class Outcome:
     manifest: Mapping[str, Any]
     examinations: Mapping[str, ExaminationOutcome] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    cut_short_after: int | None = None
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Outcome:
         """The inverse of ``asdict``; raises KeyError or TypeError for something else."""
         # Reports before 1.2, and before 1.3, do not have these.
-        entry = {"examinations": {}, "left_out": (), **entry}
+        entry = {"examinations": {}, "left_out": (), "cut_short_after": None, **entry}
         values = {f.name: entry[f.name] for f in fields(cls)}
         values["targets"] = tuple(values["targets"])
         values["left_out"] = tuple(values["left_out"])
@@ -96,12 +98,17 @@ class Outcome:
 
 
 def outcome_of(
-    model: ManifestModel, key: str, result: Report | Failure, examined: Sequence[str] = ()
+    model: ManifestModel,
+    key: str,
+    result: Report | Failure,
+    examined: Sequence[str] = (),
+    time_budget: int | None = None,
 ) -> Outcome:
     """Compare a report (or a failure) with the truth.
 
     Args:
         examined: the examinations that were asked for; the report has others after a finding.
+        time_budget: of the scan, in seconds.
     """
     report = result if isinstance(result, Report) else None
     found = tuple(t.index for t in report.targets) if report else ()
@@ -128,6 +135,7 @@ def outcome_of(
         manifest=dict(model.entry),
         examinations=_of_examinations(report, examined) if report else {},
         left_out=_left_out(report) if report else (),
+        cut_short_after=time_budget if report and report.cut_short else None,
     )
 
 

@@ -23,6 +23,8 @@ def fingerprints(
 ) -> dict[str, str]:
     """Name -> what changes with the model, the images, the options and the version.
 
+    Not with the time budget: what finishes within it is the same.
+
     Args:
         scans: name -> what to scan and how.
         progress: called with each name; gigabytes may have to be read.
@@ -51,10 +53,16 @@ def _fingerprint(options: ScanOptions, images: Callable[[Path], str]) -> str:
         read = [secrets.token_hex()]
     # The suffix decides about the format where the content does not.
     named = Path(options.model.suffix)
-    placeless = replace(
-        options, model=named, clean_dir=Path(), labels=None, suspect_dir=None, train_dir=None
+    same_work = replace(
+        options,
+        model=named,
+        clean_dir=Path(),
+        labels=None,
+        suspect_dir=None,
+        train_dir=None,
+        time_budget=None,
     )
-    text = f"{__version__} {' '.join(read)} {placeless!r}"
+    text = f"{__version__} {' '.join(read)} {same_work!r}"
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 

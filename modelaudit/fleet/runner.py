@@ -33,12 +33,22 @@ class Job:
 
     Attributes:
         name: unique in the fleet.
-        key: fingerprint of model, images, options and version; see :mod:`modelaudit.fleet.key`.
+        key: fingerprint of model, images, options and version, whatever the time budget; see
+            :mod:`modelaudit.fleet.key`.
     """
 
     name: str
     key: str
     options: ScanOptions
+
+    def is_done(self, cut_short_after: int | None) -> bool:
+        """Whether an earlier scan with this key left nothing to do.
+
+        Args:
+            cut_short_after: seconds that were not enough for it; ``None`` if it had finished.
+        """
+        budget = self.options.time_budget
+        return cut_short_after is None or (budget is not None and budget <= cut_short_after)
 
 
 class Executor(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from modelaudit.errors import ImagesError
+from modelaudit.errors import UsageError
 from modelaudit.failure import Failure, failure_of
 from modelaudit.fleet.manifest import FleetModel
 from modelaudit.fleet.runner import FleetOptions, FleetProgress, Job, jobs_of, run_fleet
@@ -144,7 +144,7 @@ class _Sweep:
         return SweepSummary(SWEEP_SCHEMA_VERSION, source, total, models, self.settings)
 
     def finished(self, jobs: Sequence[Job]) -> dict[str, SweptModel]:
-        """Entries of earlier runs with the same inputs, all reports, and no failure, as now."""
+        """Entries of earlier runs with the same inputs, all reports, nothing to do, as now."""
         expected = {job.name: job for job in jobs}
         earlier = read_finished(
             self.options.summaries, "a summary of a sweep", SweptModel.from_dict
@@ -152,7 +152,9 @@ class _Sweep:
         finished = {}
         for one in earlier:
             job = expected.get(one.name)
-            if job and one.key == job.key and one.error is None and (now := self._as_now(one, job)):
+            if job is None or one.key != job.key or one.error is not None:
+                continue
+            if job.is_done(one.cut_short_after) and (now := self._as_now(one, job)):
                 finished[one.name] = now
         return finished
 
@@ -177,7 +179,7 @@ class _Sweep:
 
 
 def _without_images(model: FleetModel, options: SweepOptions) -> tuple[Job, Failure]:
-    error = ImagesError(
+    error = UsageError(
         f"There are no clean images for {model.file}: give --clean-dir, name a clean_dir in the "
         f"manifest, or put a folder {IMAGES!r} beside the model."
     )

@@ -69,7 +69,9 @@ class ReportFolder:
             UsageError: see :meth:`write`.
         """
         report = self._read(one.name)
-        if report is None or (report.verdict, report.targets) != (one.verdict, one.targets):
+        if report is None or report.model.sha256 != one.sha256:
+            return False
+        if (report.verdict, report.targets) != (one.verdict, one.targets):
             return False
         self.write(one.name, replace(report, policy=one.policy))
         return True

@@ -43,6 +43,8 @@ class SweptModel:
         error: why the scan failed.
         reports: files of the report, in the report folder.
         cut_short: why the scan ended before all detectors had finished; ``None`` if it did not.
+        cut_short_after: the time budget that it used up, in seconds; a resume with a larger one
+            scans again.
         policy: what the verdict leads to, as in a scan of this model alone; ``None`` in summaries
             before 1.1.
     """
@@ -62,13 +64,15 @@ class SweptModel:
     seconds: float
     reports: tuple[str, ...]
     cut_short: CutShort | None = None
+    cut_short_after: int | None = None
     policy: PolicyReport | None = None
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> SweptModel:
         """The inverse of ``to_plain``; raises ValueError or TypeError for something else."""
-        # Summaries before 1.1 do not have the first two.
-        return from_plain(cls, {"cut_short": None, "policy": None, **entry})
+        # Summaries before 1.1 do not have these.
+        new = {"cut_short": None, "cut_short_after": None, "policy": None}
+        return from_plain(cls, {**new, **entry})
 
 
 def swept_model(
@@ -96,6 +100,7 @@ def swept_model(
         seconds=report.seconds if report else 0.0,
         reports=reports,
         cut_short=report.cut_short if report else None,
+        cut_short_after=job.options.time_budget if report and report.cut_short else None,
         policy=result.policy,
     )
 

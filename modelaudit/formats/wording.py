@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modelaudit.cut_short import CutShort
 from modelaudit.evidence import FindingReport, LookedFor
 from modelaudit.failure import Failure
 from modelaudit.formats.policy_text import policy_lines
@@ -83,10 +84,7 @@ def next_step(report: Report) -> str:
             "or retrain it; scan again with other clean images (--seed) to see the same target."
         )
     if report.cut_short:
-        return (
-            "let the scan run to its end. The same command goes on after the detectors that had "
-            "finished, unless nothing was kept (--no-cache)."
-        )
+        return _unfinished(report.cut_short)
     if report.verdict is Verdict.INCONCLUSIVE:
         advice = dict.fromkeys(c.advice for c in report.preflight if c.status == "inconclusive")
         return " ".join(filter(None, advice)) or "look at the reasons above; more images may help."
@@ -94,6 +92,18 @@ def next_step(report: Report) -> str:
         "no evidence of the attacks that were looked for; this is not proof of absence. More clean "
         "images per class (--images-per-class) see fainter patterns."
     )
+
+
+def _unfinished(cut_short: CutShort) -> str:
+    """What to do after a scan that was cut short."""
+    if cut_short.kept:
+        return (
+            "let the scan run to its end. The same command goes on after the detectors that had "
+            "finished."
+        )
+    if cut_short.cause == "time budget":
+        return "scan it again with a larger --time-budget, or without one."
+    return "scan it again, and let the scan run to its end; nothing was kept to go on from."
 
 
 def summary_line(report: Report | Failure) -> str:

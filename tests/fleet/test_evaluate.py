@@ -234,7 +234,7 @@ def test_a_model_whose_truth_was_corrected_is_scanned_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     entry = {"file": "m.onnx", "label": "backdoored", "targets": [3]}
-    earlier = SimpleNamespace(name="m", key="k", error=None, manifest=entry)
+    earlier = SimpleNamespace(name="m", key="k", error=None, manifest=entry, cut_short_after=None)
     monkeypatch.setattr(evaluate, "read_finished", lambda *_: [earlier])
     jobs = [Job("m", "k", ScanOptions(tmp_path / "m.onnx", tmp_path))]
 
@@ -263,13 +263,13 @@ def test_a_time_budget_is_for_each_scan_and_what_it_left_out_is_said(
     manifest, output = tmp_path / "manifest.json", tmp_path / "out.json"
     manifest.write_text(json.dumps({"models": [{**clean, **paths}]}))
     arguments = ["evaluate", str(manifest), "--output", str(output), "--no-isolation"]
-    for budget in ("90s", "90s", "2m"):
+    for budget in ("90s", "90s", "60s", "2m"):
         assert __main__.run([*arguments, "--time-budget", budget]) == 0
     assert budgets == [90, 120]
     content = json.loads(output.read_text())
     assert content["settings"]["time_budget"] == 120
     (one,) = (Outcome.from_dict(entry) for entry in content["models"])
-    assert one.left_out == ("l-red-warp",)
+    assert (one.left_out, one.cut_short_after) == (("l-red-warp",), 120)
     text = " ".join(capsys.readouterr().out.split())
     assert "cut short by the time budget: 1 (a detector that was left out" in text
     assert __main__.run([*arguments, "--time-budget", "soon"]) == 2

@@ -184,6 +184,8 @@ def test_wrong_usage(fleet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         ([fleet, "--report-dir", foreign], "--report-dir"),
         ([fleet, "--output", foreign], "not a summary of a sweep to resume from"),
         ([fleet, "--exclude", "*"], "--exclude names"),
+        ([fleet, "--clean-dir", tmp_path / "none"], "none: there is no such folder"),
+        ([fleet, "--clean-dir", foreign], "mine.json: there is no such folder"),
         ([fleet, "--jobs", 2, "--ray"], "exclude each other"),
     ):
         code, out, error = sweep(capsys, *arguments)

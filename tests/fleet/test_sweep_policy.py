@@ -155,6 +155,16 @@ def test_reports_that_cannot_be_written_again_cost_a_scan(sweep: Sweep, waivers:
     assert sweep.names == ["a.onnx"]
 
 
+def test_a_report_of_another_file_is_not_written_again(sweep: Sweep, waivers: Path) -> None:
+    """Even if it says the same."""
+    assert sweep() == 1
+    path = sweep.reports / "a.onnx.json"
+    path.write_text(path.read_text().replace(sha256_of(sweep.models / "a.onnx"), "0" * 64))
+    assert sweep("--waivers", waivers) == 0
+    assert sweep.names == ["a.onnx"]
+    assert sweep.report("a.onnx")["model"]["sha256"] == sha256_of(sweep.models / "a.onnx")
+
+
 def test_the_hash_is_the_one_that_this_process_computed(sweep: Sweep, waivers: Path) -> None:
     """A worker that was taken over could send the hash of a waived model, now or earlier."""
     sweep.finds["b.onnx"] = reports.backdoored
@@ -202,7 +212,16 @@ def test_faults_and_wrong_usage_fail_whatever_the_policy_is(sweep: Sweep, tmp_pa
         assert sweep.names == []
 
 
-def test_a_scan_that_was_cut_short_is_finished_under_that_budget_only(sweep: Sweep) -> None:
+def test_forgotten_images_fail_whatever_the_policy_is(sweep: Sweep, tmp_path: Path) -> None:
+    (sweep.models / "images").rename(tmp_path / "clean")
+    assert sweep("--fail-on", "backdoored") == 2
+    assert sweep.names == []
+    assert "give --clean-dir" in sweep.text
+    assert sweep("--exit-zero", "--clean-dir", tmp_path / "clean") == 0
+    assert sweep.names == ["a.onnx", "b.onnx"]
+
+
+def test_a_scan_that_was_cut_short_is_repeated_when_there_is_more_time(sweep: Sweep) -> None:
     sweep.finds["b.onnx"] = reports.cut_short
     assert sweep("--time-budget", "90s") == 1
     assert [one.time_budget for one in sweep.scanned] == [90, 90]
@@ -211,11 +230,17 @@ def test_a_scan_that_was_cut_short_is_finished_under_that_budget_only(sweep: Swe
     assert summary["models"][0]["cut_short"] is None
     assert summary["models"][1]["cut_short"]["left_out"][0]["detector"] == "l-red-warp"
     assert "b.onnx: Cut short: the time budget was used up. Not looked for: warps" in sweep.text
-    sweep("--time-budget", "90s")
+    for budget in ("90s", "60s"):
+        sweep("--time-budget", budget)
+        assert sweep.names == []
+        assert sweep.summary()["models"][1]["cut_short_after"] == 90
+    sweep("--time-budget", "2m")
+    assert sweep.names == ["b.onnx"]
+    sweep.finds["b.onnx"] = reports.clean
+    sweep()
+    assert sweep.names == ["b.onnx"]
+    sweep("--time-budget", "1s")
     assert sweep.names == []
-    for budget in (["--time-budget", "2m"], []):
-        sweep(*budget)
-        assert sweep.names == ["a.onnx", "b.onnx"]
 
 
 def test_a_summary_of_an_earlier_version_is_read(sweep: Sweep) -> None:
@@ -223,7 +248,7 @@ def test_a_summary_of_an_earlier_version_is_read(sweep: Sweep) -> None:
     summary = sweep.summary()
     entries = [dict(one) for one in summary["models"]]
     for one in entries:
-        del one["policy"], one["cut_short"]
+        del one["policy"], one["cut_short"], one["cut_short_after"]
     assert [to_plain(SweptModel.from_dict(one))["policy"] for one in entries] == [None, None]
     older = {**summary, "models": entries}
     (sweep.reports / "sweep.json").write_text(json.dumps(older))

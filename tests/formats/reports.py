@@ -159,7 +159,7 @@ def waived() -> Report:
 def cut_short() -> Report:
     """A scan without a finding whose time was over before its last detector had finished."""
     report = clean()
-    cut = CutShort("time budget", (LeftOut("l-red-warp", "warps: WaNet"),))
+    cut = CutShort("time budget", (LeftOut("l-red-warp", "warps: WaNet"),), kept=True)
     left_out = replace(
         report.detectors[0],
         detector="l-red-warp",
