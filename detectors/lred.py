@@ -88,8 +88,9 @@ class LRed:
         race: with more than 12 classes: once the smallest patterns, those of an eighth of the
             targets (4 at least), are found, targets whose pattern has grown beyond so many times
             the largest of these are stopped. The null is then fitted by censored maximum
-            likelihood, and the paper's p-value rests on the statistics that are known. 0 means
-            that all targets are searched to the end, as in the paper; so does ``largest``.
+            likelihood; there is no paper's p-value where targets were stopped, because it needs
+            all statistics. 0 means that all targets are searched to the end, as in the paper; so
+            does ``largest``.
         precision: ``bfloat16`` computes the gradients in it, about twice as fast on hardware for
             it; whether a pattern reaches π is decided in ``float32`` all the same.
         prior: whether the null's spread is estimated with what is known of clean models; see

@@ -18,24 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.calibration import NullTable, null_table
-from detectors.gamma import (
-    SpreadPrior,
-    fit_censored_gamma,
-    fit_gamma,
-    log_gamma_sf,
-    log_plugin_p,
-)
+from detectors.gamma import SpreadPrior, fit_censored_gamma, fit_gamma, log_plugin_p
 from detectors.race import Race
-
-__all__ = [
-    "MIN_STATISTICS",
-    "OrderStatisticTest",
-    "SpreadPrior",
-    "fit_gamma",
-    "log_gamma_sf",
-    "log_plugin_p",
-    "order_statistic_test",
-]
 
 Array = NDArray[np.float64]
 
@@ -50,7 +34,8 @@ class OrderStatisticTest:
     Attributes:
         index: position of the largest statistic; ``None`` when there is no test.
         log_p_plugin: natural logarithm of the paper's p-value; may be far below the smallest float.
-            ``None`` where too few statistics are known exactly to fit its null.
+            ``None`` where too few statistics are known exactly to fit its null, or targets were
+            stopped.
         p_plugin: the paper's p-value, ``exp(log_p_plugin)``.
         p_calibrated: the calibrated p-value in (0, 1].
         shape, scale: the fitted Gamma null (location 0).
@@ -117,8 +102,8 @@ def order_statistic_test(
         censored: ``[n]``: statistics of which ``r`` is an upper bound, because the search for the
             pattern ended at a largest size. With a prior they count in the fit with their bound.
         race: of the searches, where targets were stopped. Statistics below its bound, and those of
-            0, are known to be smaller than the bound and no more; the null is fitted by censored
-            maximum likelihood. The paper's p-value, which needs them all, is then ``None``.
+            0, count as smaller than the bound and no more; the null is fitted by censored maximum
+            likelihood. The paper's p-value, which needs them all, is then ``None``.
 
     Returns:
         The test, or a reason why there is none: too few statistics, NaN or infinite values, ties
@@ -131,11 +116,7 @@ def order_statistic_test(
     bounds = np.zeros(len(r), dtype=bool) if censored is None else np.asarray(censored)
     if len(r) >= MIN_STATISTICS and bounds.all():
         return OrderStatisticTest(None, log_p_plugin=0.0, p_plugin=1.0, p_calibrated=1.0)
-    if prior is None or not (r[~bounds] > 0).any():
-        r, bounds = np.where(bounds, 0.0, r), np.zeros_like(bounds)
-    limit = float(race.bound(r)[0]) if race else 0.0
-    if limit:  # else too few have a pattern, and none was stopped
-        r, bounds = np.maximum(r, limit), r < limit
+    r, bounds, limit = _known(r, bounds, prior, race)
     known = r > 0
     classes = len(np.unique(groups[known]))
     if classes < MIN_STATISTICS:
@@ -149,10 +130,10 @@ def order_statistic_test(
     if prior is None and not _spreads(rest):
         return OrderStatisticTest(None, reason="the statistics have no spread")
     shape, scale = _fit(rest, prior, limit)
-    missing, censored_number = int((~known).sum()), 0 if limit else int(bounds.sum())
-    raced = race if limit else None
-    null = null_table(len(r), int(same.sum()), missing, prior, censored_number, raced)
-    stopped = raced is not None and bounds.any()
+    censored_number, raced = (0, race) if limit else (int(bounds.sum()), None)
+    group, missing = int(same.sum()), int((~known).sum())
+    null = null_table(len(r), group, missing, prior, censored_number, raced)
+    stopped = limit and bounds.any()
     log_p_plugin = None if stopped else _log_p_paper(r[index], r[~same & known & ~bounds], len(r))
     return OrderStatisticTest(
         index=index,
@@ -164,6 +145,23 @@ def order_statistic_test(
         count=len(r),
         table=null,
     )
+
+
+def _known(
+    r: Array, bounds: NDArray[np.bool_], prior: SpreadPrior | None, race: Race | None
+) -> tuple[Array, NDArray[np.bool_], float]:
+    """What is known of statistics ``[n]``.
+
+    Returns:
+        The statistics, 0 where nothing is known; of which that is an upper bound only; and the
+        race's bound, 0 where it stopped none.
+    """
+    if prior is None or not (r[~bounds] > 0).any():
+        r, bounds = np.where(bounds, 0.0, r), np.zeros_like(bounds)
+    limit = float(race.bound(r)[0]) if race else 0.0
+    if limit:  # else too few have a pattern, and none was stopped
+        r, bounds = np.maximum(r, limit), r < limit
+    return r, bounds, limit
 
 
 def _log_p_paper(r_max: float, rest: Array, count: int) -> float | None:

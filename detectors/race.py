@@ -1,4 +1,4 @@
-"""Stop the targets whose pattern is certainly not among the smallest."""
+"""Stop the targets whose pattern has grown far beyond the smallest ones."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ class Race:
     """When a search stops a target, and what is then known of it (not in the L-RED paper).
 
     Once m patterns have been found, a target whose pattern has grown beyond ``factor`` times the
-    m-th smallest of them is stopped. Patterns grow as the search goes on, so its pattern is larger
-    than that bound, and its statistic r = 1/size smaller than the reciprocal. All targets take
-    their steps at once, and only size counts: none is stopped for being late. Shortening the last
-    steps lowers the bound in the end, so that what was stopped lies beyond it all the more.
+    m-th smallest of them is stopped. Patterns nearly always grow as the search goes on (a step may
+    lead back), so its pattern is taken to be larger than that bound, and its statistic r = 1/size
+    to be smaller than the reciprocal. All targets take their steps at once, and only size counts:
+    none is stopped for being late. Shortening the last steps lowers the bound in the end, so that
+    what was stopped lies beyond it all the more.
 
     Attributes:
         leaders: m.

@@ -56,7 +56,7 @@ class SearchResult:
 
     Attributes:
         theta: patterns ``[R, *]``.
-        size: ``[R]``; infinite where no pattern was found.
+        size: ``[R]``; infinite where no pattern was found or the row was stopped.
         weights: final source weights ``[R, K]``.
         flips: misclassification fractions q_st of the final pattern ``[R, K]``.
         steps: ascent steps taken ``[R]``.

@@ -69,7 +69,7 @@ def race_notes(race: Race, bound: float, stopped: Tensor, unit: str) -> tuple[st
     return (
         f"{int(stopped.sum())} of {len(stopped)} targets were stopped when their pattern had grown "
         f"beyond {bound:.3g} ({unit}), {race.factor:g} times the largest of the {race.leaders} "
-        "smallest: they are not the most suspicious",
+        "smallest: they count as less suspicious",
     )
 
 

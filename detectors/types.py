@@ -41,7 +41,8 @@ class ClassStatistic:
     Attributes:
         target: class index.
         statistic: detection statistic r, larger = more suspicious; ``0`` where nothing was found.
-        size: pattern size in the detector's unit; ``None`` where no pattern was found.
+        size: pattern size in the detector's unit; ``None`` where no pattern was found or the
+            target was stopped.
         flip_rate: weighted misclassification fraction Q of the found pattern.
         weights: source class -> weight, summing to 1.
         steps: steps of the search.
@@ -61,8 +62,8 @@ class DetectorResult:
 
     Attributes:
         detector: registered name.
-        p_plugin: the p-value as the paper computes it; ``None`` when there is no test, or too few
-            statistics are known exactly for the paper's.
+        p_plugin: the p-value as the paper computes it; ``None`` when there is no test, too few
+            statistics are known exactly for the paper's, or targets were stopped.
         log_p_plugin: its natural logarithm, which does not underflow.
         p_calibrated: p-value that is uniform when there is no backdoor; decides the verdict.
         target: the most suspicious class; ``None`` where there is none.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modelaudit.evidence import LookedFor
-from modelaudit.formats.reading import most_suspicious, rejects, suspicious_entry
+from modelaudit.formats.reading import most_suspicious, rejects, suspicious_entry, was_stopped
 from modelaudit.formats.wording import class_text
 from modelaudit.report import ClassReport, DetectorReport, Report
 
@@ -23,7 +23,7 @@ _STEPS = ((1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0))
 
 @dataclass(frozen=True)
 class Row:
-    """A class: ``x`` is ``None`` where no pattern was found."""
+    """A class: ``x`` is ``None`` where no pattern was found or the target was stopped."""
 
     y: float
     label: str
@@ -114,7 +114,8 @@ def _row(
     suspicious = one.target == suspicious_entry(detector) and rejects(report, detector)
     label = class_text(report, detector, one.target)
     if value is None:
-        return Row(y, label, None, "none", suspicious)
+        missing = "larger" if was_stopped(detector, one) else "none"
+        return Row(y, label, None, missing, suspicious)
     return Row(y, label, place(value), f"{value:.3g}", suspicious)
 
 

@@ -19,6 +19,16 @@ def most_suspicious(detector: DetectorReport) -> list[ClassReport]:
     return list(best.values())
 
 
+def was_stopped(detector: DetectorReport, one: ClassReport) -> bool:
+    """Whether a race stopped this target before its last step, its pattern having grown large.
+
+    See :class:`detectors.race.Race`.
+    """
+    settings = detector.settings
+    unfinished = one.size is None and one.steps < settings.get("tau_max", 0)
+    return bool(settings.get("race")) and unfinished
+
+
 def found_by(report: Report, finding: FindingReport) -> list[DetectorReport]:
     """All detectors that found this."""
     return [d for d in report.detectors if d.target == finding.target and rejects(report, d)]

@@ -21,6 +21,7 @@ from modelaudit.formats.reading import (
     smallest_p,
     surest,
     suspicious_entry,
+    was_stopped,
 )
 from modelaudit.formats.wording import (
     class_text,
@@ -177,7 +178,8 @@ def _pattern_sizes(report: Report, detector: DetectorReport) -> Iterable[Rendera
         suspicious = one.target == suspicious_entry(detector)
         style = "red" if suspicious and rejects(report, detector) else ""
         name = class_text(report, detector, one.target)
-        number = "none found" if value is None else f"{value:.3g}"
+        missing = "larger" if was_stopped(detector, one) else "none found"
+        number = missing if value is None else f"{value:.3g}"
         length = 0 if value is None else max(1, round(_BAR_WIDTH * value / largest))
         table.add_row(f"  {name}", "█" * length, number, style=style)
     yield table

@@ -85,6 +85,24 @@ def test_unknown_count_is_simulated_once_and_cached(
     null_table.cache_clear()
 
 
+def test_a_raced_table_that_is_not_shipped_is_simulated_with_fewer_draws(
+    tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELAUDIT_CACHE", str(tmp_path))
+    draws = []
+
+    def simulate_none(*numbers: object) -> NullTable:
+        draws.append(numbers[3])
+        return NullTable(np.zeros(len(LEVELS)))
+
+    monkeypatch.setattr(calibration, "simulate", simulate_none)
+    null_table.cache_clear()
+    for race in (None, Race.of(71, 1.5)):
+        null_table(71, prior=PRIOR, race=race)
+    null_table.cache_clear()
+    assert draws == [calibration.CACHED_DRAWS // 2, calibration.CACHED_RACED_DRAWS]
+
+
 def test_the_shipped_file_is_what_the_command_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "simulate", lambda *_: NullTable(np.zeros(1)))
     wanted = calibration.shipped_with_prior()

@@ -1,4 +1,4 @@
-"""Targets that are certainly not the most suspicious ones are stopped."""
+"""Targets whose pattern has grown far beyond the smallest ones are stopped."""
 
 from __future__ import annotations
 

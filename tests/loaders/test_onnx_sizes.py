@@ -28,7 +28,10 @@ Shape = tuple[int, ...]
         ("MatMul", 13, [(3, 4), (4, 6)], {}, (3, 6)),
         ("MatMul", 13, [(2, 1, 3, 4), (5, 4, 6)], {}, (2, 5, 3, 6)),
         ("MatMul", 13, [(4,), (2, 4, 6)], {}, (2, 6)),
-        ("MatMul", 13, [(2, 3, 4), (4,)], {}, (2, 3, 4)),  # too many
+        ("MatMul", 13, [(2, 3, 4), (4,)], {}, (2, 3)),
+        ("MatMul", 13, [(4,), (4,)], {}, ()),
+        ("MatMul", 13, [(3, 0), (0,)], {}, (3,)),
+        ("MatMul", 13, [(0,), (2, 0, 6)], {}, (2, 6)),
         ("MatMul", 13, [(3, 0), (0, 6)], {}, (3, 6)),
         ("Gemm", 13, [(3, 4), (6, 4), (6,)], {"transB": 1}, (3, 6)),
         ("Gemm", 13, [(4, 3), (4, 6), (3, 1)], {"transA": 1}, (3, 6)),
@@ -51,6 +54,16 @@ def test_no_result_is_larger(
     assert builder is not None
     result = builder(call)(*operands)
     assert result.numel() <= math.prod(bound) == call.bound
+
+
+def test_a_large_product_of_nothing_is_refused() -> None:
+    """Operands without elements have a result with many."""
+    operands = [torch.empty(2**40, 0), torch.empty(0)]
+    builder, call = find("", "MatMul", 13), Call({}, operands, [False] * 2, 1, 13)
+    assert builder is not None
+    product = builder(call)
+    with pytest.raises(ValueError, match="at most 2147483648 elements"):
+        require_sizes(product, operands, call.bound)
 
 
 def test_shapes_that_do_not_agree_have_the_larger_extents() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from modelaudit.loaders.onnx_graph.call import Call
 from modelaudit.loaders.onnx_graph.registry import Function, op
-from modelaudit.loaders.onnx_graph.window import flat_padding, window
+from modelaudit.loaders.onnx_graph.window import Window, flat_padding, window
 
 _CONVOLUTION: dict[int, Function] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: dict[int, Function] = {
@@ -19,20 +19,15 @@ _TRANSPOSED: dict[int, Function] = {
 
 @op("Conv")
 def conv(call: Call) -> Function:
-    kernel = call.shape(1)[2:]
-    if call.rank() == 2 + len(kernel):
-        padded = window(call, kernel).padded(call.shape()[2:])
-        call.at_most([call.shape()[0], call.shape(1)[0], *padded])
-    return convolution(call, kernel)
+    w = window(call, call.shape(1)[2:])
+    if call.rank() == 2 + len(w.kernel):
+        call.at_most([call.shape()[0], call.shape(1)[0], *w.padded(call.shape()[2:])])
+    return convolution(call, w)
 
 
-def convolution(call: Call, kernel: tuple[int, ...]) -> Function:
-    """Input, weight, bias -> output, with the attributes of the call."""
-    w, groups, function = (
-        window(call, kernel),
-        call.attribute("group", 1),
-        _CONVOLUTION[len(kernel)],
-    )
+def convolution(call: Call, w: Window) -> Function:
+    """Input, weight, bias -> output, with that window and the groups of the call."""
+    groups, function = call.attribute("group", 1), _CONVOLUTION[len(w.kernel)]
     stride, dilation, padding = w.stride, w.dilation, w.padding
     if w.symmetric:
         before = w.before

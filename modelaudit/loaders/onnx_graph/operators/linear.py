@@ -16,8 +16,8 @@ plain(Det=torch.det)
 
 
 def _product(a: tuple[int, ...], b: tuple[int, ...]) -> list[int]:
-    """What the shape of a matrix product is at most: a vector's axis may be too many."""
-    return [*broadcast([a[:-2], b[:-2]]), *a[-2:-1], *b[-1:]]
+    """The shape of a matrix product, in which a vector has no axis of its own."""
+    return [*broadcast([a[:-2], b[:-2]]), *a[-2:-1], *(b[-1:] if len(b) > 1 else ())]
 
 
 @op("MatMul")

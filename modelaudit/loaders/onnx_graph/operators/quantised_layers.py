@@ -9,6 +9,7 @@ from modelaudit.loaders.onnx_graph.call import Call
 from modelaudit.loaders.onnx_graph.operators.convolution import convolution
 from modelaudit.loaders.onnx_graph.operators.quantization import quantise
 from modelaudit.loaders.onnx_graph.registry import Function, op
+from modelaudit.loaders.onnx_graph.window import window
 
 
 def _centred(x: Tensor, zero: Tensor | None, axis: int | None = None) -> Tensor:
@@ -37,7 +38,7 @@ def mat_mul_integer(call: Call) -> Function:
 
 @op("ConvInteger", since=10)
 def conv_integer(call: Call) -> Function:
-    function = convolution(call, call.shape(1)[2:])
+    function = convolution(call, window(call, call.shape(1)[2:]))
     call.hold(0, torch.int32)
 
     def run(
@@ -83,7 +84,7 @@ def q_linear_mat_mul(call: Call) -> Function:
 
 @op("QLinearConv", since=10)
 def q_linear_conv(call: Call) -> Function:
-    function, dtype = convolution(call, call.shape(3)[2:]), call.dtype(7)
+    function, dtype = convolution(call, window(call, call.shape(3)[2:])), call.dtype(7)
     known = known_weight(call, 3, axis=0)
     call.hold(0, dtype)
 
