@@ -107,7 +107,7 @@ def run_inspection(
     if limits is None:
         return inspect_model(model, arch, num_classes)
     payload = {"model": str(model.absolute()), "arch": arch, "num_classes": num_classes}
-    inspection = _typed(Inspection, run_task("inspect", payload, limits))
+    inspection = _typed(Inspection, run_task("inspect", payload, limits, threads=1))
     return replace(inspection, path=str(model))
 
 
