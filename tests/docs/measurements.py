@@ -55,8 +55,8 @@ def measurements_page() -> str:
         "detector's numbers are its own p-values without Holm's correction over the others; the "
         "verdict's are with it. Intervals are 95 % Clopper-Pearson; where they are wide, little is "
         "known. *Developed on*: the models that detectors and priors were chosen on. *Confirmed "
-        "on*: others; the last of these collections holds mostly what the one before it showed to be "
-        "hard.\n",
+        "on*: others; the last of these collections holds mostly what the one before it showed to "
+        "be hard.\n",
     ]
     for one in collections():
         link = f"[{one.file}](../../fixtures/results/{one.file}.md)"
