@@ -6,6 +6,7 @@ Deep Neural Networks by Activation Clustering" (SafeAI 2019).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from detectors.examinations.training import (
     training_passes,
     two_means,
 )
-from detectors.examinations.types import ExaminationInput, Observation
+from detectors.examinations.types import ExaminationInput, Labelled, Observation
 
 _TINY = 1e-9  # share of the largest singular value below which a direction is rounding
 
@@ -35,6 +36,25 @@ def whitened(features: Tensor, dimensions: int) -> Tensor:
     left, values, _ = torch.linalg.svd(centred, full_matrices=False)
     count = min(dimensions, int((values > _TINY * values[0]).sum()))
     return left[:, :count] * len(features) ** 0.5
+
+
+@dataclass(frozen=True)
+class TwoClusters:
+    """The training images of one class, in two clusters.
+
+    Attributes:
+        label: the class.
+        places: of its images among all training images, int64 ``[m]``.
+        smaller: those of them that lie in the smaller cluster.
+        share: how large that is, in [0, 0.5].
+        silhouette: how far the clusters are apart, in [-1, 1].
+    """
+
+    label: int
+    places: Tensor
+    smaller: Tensor
+    share: float
+    silhouette: float
 
 
 @dataclass(frozen=True)
@@ -69,17 +89,14 @@ class ActivationClustering:
         """Cluster the training images class by class."""
         train, features = training_features(data)
         classes: dict[str, Any] = {}
-        for label, places in by_class(train, self.least):
-            points = whitened(features[places], self.dimensions)
-            smaller = two_means(points, data.generator)
-            share, value = float(smaller.float().mean()), silhouette(points, smaller)
-            suspicious = 0 < share < self.size and value > self.separation
-            classes[str(label)] = {
-                "images": len(places),
-                "smaller": round(share, 4),
-                "silhouette": round(value, 4),
+        for one in self.clusters(train, features, data.generator):
+            suspicious = self.is_suspicious(one)
+            classes[str(one.label)] = {
+                "images": len(one.places),
+                "smaller": round(one.share, 4),
+                "silhouette": round(one.silhouette, 4),
                 "suspicious": suspicious,
-                "listed": listed(train, places[smaller]) if suspicious else [],
+                "listed": listed(train, one.smaller) if suspicious else [],
             }
         named = [label for label, found in classes.items() if found["suspicious"]]
         summary = (
@@ -88,3 +105,21 @@ class ActivationClustering:
             else f"none of {len(classes)} classes has a small, separate cluster."
         )
         return Observation(summary, {"classes": classes})
+
+    def clusters(
+        self, train: Labelled, features: Tensor, generator: torch.Generator
+    ) -> Iterator[TwoClusters]:
+        """Every class with enough images in two clusters, by their features ``[n, D]``.
+
+        Raises:
+            Skipped: there is no such class.
+        """
+        for label, places in by_class(train, self.least):
+            points = whitened(features[places], self.dimensions)
+            smaller = two_means(points, generator)
+            share = float(smaller.float().mean())
+            yield TwoClusters(label, places, places[smaller], share, silhouette(points, smaller))
+
+    def is_suspicious(self, one: TwoClusters) -> bool:
+        """Whether the smaller cluster of a class is small, and apart from the other one."""
+        return 0 < one.share < self.size and one.silhouette > self.separation

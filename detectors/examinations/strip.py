@@ -16,6 +16,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
+from detectors.auc import auc
 from detectors.examinations.types import ExaminationInput, Observation, Skipped, rounded
 from modelaudit.classifier import Classifier
 from modelaudit.features import batch_size
@@ -155,10 +156,9 @@ class Strip:
 
 def _described(entropy: Tensor, clean: Tensor, threshold: float) -> dict[str, Any]:
     """Numbers of some inputs; ``auc``: how often one has less entropy than a clean image."""
-    below = (entropy[:, None] < clean).double() + 0.5 * (entropy[:, None] == clean)
     return {
         "images": len(entropy),
         "mean": round(float(entropy.mean()), 4),
         "below": int((entropy < threshold).sum()),
-        "auc": round(float(below.mean()), 4),
+        "auc": round(auc(clean, entropy), 4),
     }

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from scipy import stats
-
+from detectors.auc import auc
 from modelaudit.counting import Count
 from modelaudit.failure import Failure
 from modelaudit.fleet.evaluation_examinations import (
@@ -235,9 +234,14 @@ class Evaluation:
         return Count(sum(p < alpha for p in p_values), len(p_values))
 
     def auc(self, detector: str | None = None) -> float | None:
-        """Probability that a backdoored model has the smaller p-value than a clean one."""
+        """Probability that a backdoored model has the smaller p-value than a clean one.
+
+        Ties count half; ``None`` where there are no models of one kind.
+        """
         p = (lambda o: _smallest(o.p)) if detector is None else (lambda o: _detector_p(o, detector))
-        return _auc([p(o) for o in self.backdoored], [p(o) for o in self.clean])
+        if not self.backdoored or not self.clean:
+            return None
+        return 1.0 - auc([p(o) for o in self.backdoored], [p(o) for o in self.clean])
 
     @property
     def detector_names(self) -> tuple[str, ...]:
@@ -291,13 +295,3 @@ def _detector_p(outcome: Outcome, detector: str) -> float:
 
 def _smallest(p: float | None) -> float:
     return 1.0 if p is None else p
-
-
-def _auc(backdoored: Sequence[float], clean: Sequence[float]) -> float | None:
-    """Mann-Whitney: share of pairs in which the backdoored p is smaller; ties count half."""
-    if not backdoored or not clean:
-        return None
-    ranks = stats.rankdata([*backdoored, *clean])
-    n, m = len(backdoored), len(clean)
-    above = float(ranks[:n].sum()) - n * (n + 1) / 2
-    return 1.0 - above / (n * m)
