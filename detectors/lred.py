@@ -208,8 +208,8 @@ class LRed:
             return shift_notes(found, config.largest, embedding.unit)
         if config.race is None:
             return search_notes(found, rows, num_classes)
+        stopped = found.size.isinf() & (found.steps < config.tau_max)
         bound = config.race.largest(found.size)
-        stopped = found.size.isinf() & (embedding.size(found.theta) >= bound)
         return (
             *race_notes(config.race, bound, stopped, embedding.unit),
             *search_notes(found, rows, num_classes, ~stopped),
@@ -227,7 +227,7 @@ class LRed:
         used["race"] = config.race.factor if config.race else 0.0
         return {name: value for name, value in (asdict(self) | used).items() if name != "name"}
 
-    def _search_config(self, input_shape: tuple[int, int, int], rows: int = 0) -> SearchConfig:
+    def _search_config(self, input_shape: tuple[int, int, int], rows: int) -> SearchConfig:
         """The settings of the search of so many rows, with the schedule's defaults filled in."""
         paper = self.schedule == "paper"
         embedding = EMBEDDINGS[self.embedding]

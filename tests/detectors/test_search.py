@@ -19,7 +19,7 @@ from modelaudit.classifier import Classifier
 from tests.detectors.cramped import Cramped
 from tests.detectors.models import SIDE, Linear, Planted, linear_input, orthonormal_rows
 
-FAST = LRed()._search_config((1, SIDE, SIDE))
+FAST = LRed()._search_config((1, SIDE, SIDE), 8)
 
 
 def run(data: DetectorInput, embedding: str, config: SearchConfig) -> search.SearchResult:
@@ -55,7 +55,7 @@ def test_sparse_size_is_near_the_closed_form() -> None:
     data = DetectorInput(
         classifier, pixels.view(-1, 1, SIDE, SIDE), labels, torch.Generator().manual_seed(0)
     )
-    config = LRed(embedding="sparse")._search_config((1, SIDE, SIDE))
+    config = LRed(embedding="sparse")._search_config((1, SIDE, SIDE), 8)
     found = run(data, "sparse", config)
     # Margin 0.45 * (3 + 2) = 2.25. A grey pixel has room for 0.5: the heaviest gives 1.5 for 0.5,
     # the next 0.75 cost 0.375 at weight 2. Lowering the sources' pixels helps one source at a time.
@@ -71,11 +71,11 @@ def test_weights_follow_the_planted_source_class() -> None:
     assert (classifier.predict(plain.pixels) == plain.labels).all()
     data = DetectorInput(classifier, plain.pixels, plain.labels, plain.generator)
     small_steps = LRed(delta=0.01, growth=0.02)
-    found = run(data, "additive", small_steps._search_config((1, SIDE, SIDE)))
+    found = run(data, "additive", small_steps._search_config((1, SIDE, SIDE), 8))
     assert found.size.argmin() == 4
     assert found.weights[4].argmax() == 2
     uniform = run(
-        data, "additive", replace(small_steps, weights="uniform")._search_config((1, SIDE, SIDE))
+        data, "additive", replace(small_steps, weights="uniform")._search_config((1, SIDE, SIDE), 8)
     )
     assert found.size[4] < uniform.size[4]
 
@@ -153,7 +153,7 @@ def test_paper_schedule_is_algorithm_1(
     noise = 0.05 * torch.randn(data.pixels.shape, generator=generator)
     pixels = (data.pixels + noise).clamp(0, 1)
     data = DetectorInput(data.classifier, pixels, data.labels, generator)
-    config = LRed(schedule="paper", delta=0.02)._search_config((1, SIDE, SIDE))
+    config = LRed(schedule="paper", delta=0.02)._search_config((1, SIDE, SIDE), 8)
     found = run(data, "additive", config)
     for target in range(4):
         expected = algorithm_1(data, target, delta=0.02, pi=0.9)
@@ -161,14 +161,14 @@ def test_paper_schedule_is_algorithm_1(
 
 
 def test_paper_schedule_has_the_papers_settings() -> None:
-    config = LRed(schedule="paper")._search_config((1, SIDE, SIDE))
+    config = LRed(schedule="paper")._search_config((1, SIDE, SIDE), 8)
     assert (config.delta, config.growth, config.refine, config.pi) == (1e-4, 0.0, 0, 0.9)
 
 
 def test_result_reaches_pi_and_refinement_only_shrinks() -> None:
     data = linear_input(orthonormal_rows(5), 0.8)
-    coarse = run(data, "additive", LRed(refine=0)._search_config((1, SIDE, SIDE)))
-    fine = run(data, "additive", LRed(refine=6)._search_config((1, SIDE, SIDE)))
+    coarse = run(data, "additive", LRed(refine=0)._search_config((1, SIDE, SIDE), 8))
+    fine = run(data, "additive", LRed(refine=6)._search_config((1, SIDE, SIDE), 8))
     assert (fine.size <= coarse.size + 1e-6).all()
     assert ((fine.weights * fine.flips).sum(1) >= 0.9 - 1e-6).all()
 
@@ -181,7 +181,7 @@ def test_a_target_that_cannot_be_reached_has_infinite_size() -> None:
     labels = data.labels[data.labels != 3]
     data = DetectorInput(data.classifier, pixels, labels, data.generator)
     found = run(
-        data, "additive", LRed(tau_max=3, growth=0.0, delta=0.01)._search_config((1, SIDE, SIDE))
+        data, "additive", LRed(tau_max=3, growth=0.0, delta=0.01)._search_config((1, SIDE, SIDE), 8)
     )
     assert found.size.isinf().all()
 
@@ -201,7 +201,7 @@ def test_search_does_not_walk_in_circles() -> None:
     pixels = (0.5 + 0.12 * (rows[labels] > 0)).view(-1, 1, SIDE, SIDE)
     classifier = Classifier(Peaked(rows), 4, (1, SIDE, SIDE))
     data = DetectorInput(classifier, pixels, labels, torch.Generator())
-    found = run(data, "sparse", LRed(embedding="sparse")._search_config((1, SIDE, SIDE)))
+    found = run(data, "sparse", LRed(embedding="sparse")._search_config((1, SIDE, SIDE), 8))
     assert found.size.isfinite().all()
 
 
@@ -212,7 +212,7 @@ def test_image_passes_are_counted(refine: int) -> None:
     run(
         data,
         "additive",
-        LRed(tau_max=2, growth=0, delta=1e-3, refine=refine)._search_config((1, SIDE, SIDE)),
+        LRed(tau_max=2, growth=0, delta=1e-3, refine=refine)._search_config((1, SIDE, SIDE), 8),
     )
     # 4 targets x 6 images: 3 evaluations with gradient (start and two steps), the final flip rates.
     assert data.classifier.forwards == 24 * 4
@@ -222,7 +222,7 @@ def test_image_passes_are_counted(refine: int) -> None:
 
 def test_a_row_is_given_up_at_the_largest_size() -> None:
     data = linear_input(orthonormal_rows(5), 0.8)
-    config = replace(LRed(refine=0)._search_config((1, SIDE, SIDE)), largest=0.3)
+    config = replace(LRed(refine=0)._search_config((1, SIDE, SIDE), 8), largest=0.3)
     found = run(data, "additive", config)
     assert found.size.isinf().all()
     sizes = found.theta.flatten(1).norm(dim=1)
