@@ -33,7 +33,7 @@ class Conditions:
     Attributes:
         started: ``time.monotonic()`` from which on the time counts.
         stop: set when somebody wants the scan to end.
-        finished: detectors that an unfinished scan of this model left.
+        finished: detectors of this scan that ran before it, or elsewhere.
         keep: called with every detector that has finished, those taken over included; ``None``
             where nothing is kept.
     """

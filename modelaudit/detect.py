@@ -85,7 +85,7 @@ class _Store:
         self._known = {one.key: one for one in conditions.finished}
         self._keep = conditions.keep
         self._keys: dict[str, str] = {}
-        if conditions.keep:
+        if conditions.keep or conditions.finished:
             about = scan_key(options, suspect)
             keys = {name: detector_key(name, one, about) for name, one in detectors.items()}
             self._keys = {name: key for name, key in keys.items() if key}
@@ -94,13 +94,14 @@ class _Store:
         """What an unfinished scan left; its cost counts as this one's."""
         found = {}
         for name, key in self._keys.items():
-            if self._keep and (one := self._known.get(key)):
+            if one := self._known.get(key):
                 try:
                     found[name] = restored(one)
                 except (KeyError, ValueError, TypeError, RuntimeError):
                     continue  # of the right type, and of no sense: that detector runs again
                 self._suspect.classifier.count(one.report.image_passes)
-                self._keep(one)
+                if self._keep:
+                    self._keep(one)
         return found
 
     def keep(self, name: str, result: DetectorResult) -> None:

@@ -61,11 +61,16 @@ def scan_in_worker(
     cancelled: threading.Event | None = None,
     checkpoint: Checkpoint | None = None,
     stop: threading.Event | None = None,
+    finished: tuple[FinishedDetector, ...] = (),
 ) -> Report:
-    """The report of a scan in a worker process; see :func:`run_task` and :func:`run_scan`."""
+    """The report of a scan in a worker process; see :func:`run_task` and :func:`run_scan`.
+
+    Args:
+        finished: detectors of this scan that ran elsewhere, beside those of the checkpoint.
+    """
     payload = {
         "options": to_plain(with_absolute_paths(options)),
-        "finished": to_plain(checkpoint.load() if checkpoint else ()),
+        "finished": to_plain((*finished, *(checkpoint.load() if checkpoint else ()))),
         "keep": checkpoint is not None,
     }
 
@@ -77,6 +82,18 @@ def scan_in_worker(
     report = as_named(_typed(Report, plain), options)
     _settle(checkpoint, report)
     return report
+
+
+def detect_in_worker(
+    options: ScanOptions, limits: Limits | None, threads: int | None = None
+) -> tuple[FinishedDetector, ...]:
+    """What the detectors of a scan find, as the scan itself takes it up again.
+
+    Nothing for one that has no plain form, or where preflight says that it would prove nothing.
+    Arguments and errors as of :func:`scan_in_worker`.
+    """
+    payload = to_plain(with_absolute_paths(options))
+    return _typed(tuple[FinishedDetector, ...], run_task("detect", payload, limits, None, threads))
 
 
 def _settle(checkpoint: Checkpoint | None, report: Report) -> None:

@@ -28,7 +28,7 @@ from modelaudit.stages import StageProgress
 from modelaudit.suspect import Suspect, prepare
 from modelaudit.verdict import decide
 
-__all__ = ["ScanOptions", "ScanResult", "build_detectors", "scan"]
+__all__ = ["ScanOptions", "ScanResult", "build_detectors", "detect", "scan"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,22 @@ def scan(
         _cut_short(clock, detectors, done, conditions.keep is not None),
     )
     return ScanResult(report, suspect, results, patterns, examinations)
+
+
+def detect(options: ScanOptions, progress: StageProgress, conditions: Conditions) -> None:
+    """Run the detectors of a scan, and nothing after them; ``conditions.keep`` takes the results.
+
+    Args:
+        options: those of the whole scan, with fewer detectors.
+
+    Raises:
+        ModelAuditError: as :func:`scan`.
+    """
+    clock = Clock(conditions, options.time_budget)
+    detectors = build_detectors(options.detectors, options.settings, options.preset)
+    suspect = _prepared(options, clock.interruptible(progress), None)
+    if _preflight(options, suspect).worst != "inconclusive":
+        run_detectors(detectors, suspect, options, conditions, clock.limited(progress))
 
 
 def build_detectors(

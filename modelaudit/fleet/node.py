@@ -12,10 +12,11 @@ from typing import Any
 
 from modelaudit import __version__
 from modelaudit.errors import ModelAuditError, UsageError, internal_error
+from modelaudit.finished import FinishedDetector
 from modelaudit.isolation.limits import Limits
 from modelaudit.options import ScanOptions
 from modelaudit.plain import to_plain
-from modelaudit.run import scan_in_worker
+from modelaudit.run import detect_in_worker, scan_in_worker
 from modelaudit.scan_files import image_listing, write_content
 
 #: Path below a folder -> content; see :func:`modelaudit.scan_files.content_of`.
@@ -34,6 +35,9 @@ class Parcel:
         limits: of the worker process; ``None`` for a process without limits.
         default_memory: whether its memory is the default of where the fleet is counted.
         threads: of torch.
+        part: whether only the results of the detectors are wanted; see
+            :mod:`modelaudit.fleet.parts`.
+        finished: detectors of this scan that other parts of it ran.
     """
 
     version: str
@@ -43,10 +47,13 @@ class Parcel:
     limits: Limits | None
     default_memory: bool
     threads: int
+    part: bool = False
+    finished: tuple[FinishedDetector, ...] = ()
 
 
 def scan_parcel(parcel: Parcel, model: Content, images: Callable[[], Content]) -> dict[str, Any]:
-    """``{"report": ...}`` or ``{"error": {"kind", "message", "stage"}}``, plain values.
+    """``{"report": ...}``, of a part ``{"finished": [...]}``, or ``{"error": {"kind", "message",
+    "stage"}}``; plain values.
 
     Args:
         model: the files of the model; names begin in the folder that the model lies in.
@@ -59,7 +66,7 @@ def scan_parcel(parcel: Parcel, model: Content, images: Callable[[], Content]) -
                 " sent the scan; install the same version on all nodes."
             )
         with tempfile.TemporaryDirectory(prefix="modelaudit-") as folder:
-            return {"report": _scan(parcel, model, images, Path(folder))}
+            return _scan(parcel, model, images, Path(folder))
     except ModelAuditError as error:
         return _failed(error)
     except Exception as error:
@@ -88,11 +95,19 @@ def _scan(
         write_content({there.labels.name: parcel.labels}, folder / "labels")
         moved[str(folder / "labels")] = str(there.labels.parent)
     try:
-        report = scan_in_worker(here, _limits(parcel), threads=parcel.threads)
+        plain = _found(parcel, here)
     except ModelAuditError as error:
         raise type(error)(_renamed(str(error), moved), stage=error.stage) from error
-    plain: dict[str, Any] = _renamed(to_plain(report), moved)
-    return plain
+    renamed: dict[str, Any] = _renamed(plain, moved)
+    return renamed
+
+
+def _found(parcel: Parcel, options: ScanOptions) -> dict[str, Any]:
+    limits, threads = _limits(parcel), parcel.threads
+    if parcel.part:
+        return {"finished": to_plain(detect_in_worker(options, limits, threads))}
+    report = scan_in_worker(options, limits, threads=threads, finished=parcel.finished)
+    return {"report": to_plain(report)}
 
 
 def _same_images(parcel: Parcel) -> bool:

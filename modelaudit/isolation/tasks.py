@@ -54,6 +54,18 @@ def _scan(payload: dict[str, Any], confinement: Mapping[str, str], line: Line) -
     return to_plain(_confined(report, confinement))
 
 
+def _detect(payload: dict[str, Any], confinement: Mapping[str, str], line: Line) -> Any:
+    from modelaudit.conditions import Conditions
+    from modelaudit.finished import FinishedDetector
+    from modelaudit.options import ScanOptions
+    from modelaudit.scanning import detect
+
+    done: list[FinishedDetector] = []
+    conditions = Conditions(started=line.started, stop=line.stop, keep=done.append)
+    detect(from_plain(ScanOptions, payload), line.progress, conditions)
+    return to_plain(done)
+
+
 def _screen(payload: dict[str, Any], confinement: Mapping[str, str], line: Line) -> Any:
     from modelaudit.screen import screen
     from modelaudit.screen_options import ScreenOptions
@@ -77,5 +89,5 @@ def _inspect(payload: dict[str, Any], confinement: Mapping[str, str], line: Line
 
 
 TASKS: Mapping[str, Task] = MappingProxyType(
-    {"scan": _scan, "screen": _screen, "inspect": _inspect}
+    {"scan": _scan, "detect": _detect, "screen": _screen, "inspect": _inspect}
 )

@@ -13,14 +13,17 @@ import pytest
 
 from modelaudit import __version__
 from modelaudit.errors import ModelFileError
+from modelaudit.finished import FinishedDetector
 from modelaudit.fleet import node as fleet_node
 from modelaudit.fleet.node import Parcel, scan_parcel
+from modelaudit.fleet.parts import parts_of
 from modelaudit.isolation.limits import Limits
 from modelaudit.options import ScanOptions
 from modelaudit.plain import from_plain
 from modelaudit.report import Report
 from modelaudit.scan_files import content_of, image_content, image_listing, model_files
 from tests.brightest import brightest, write_images
+from tests.fleet.timeless import timeless
 
 
 @pytest.fixture
@@ -63,14 +66,40 @@ def test_a_node_that_sees_nothing_says_what_one_says_that_sees_all(options: Scan
     far = from_plain(Report, scan_parcel(sent, files, lambda: images)["report"])
     assert str(options.clean_dir) in near.images.warnings[0]
     assert far.environment["isolation"]["limits"] == "set by the system"
-    assert _numbers(far) == _numbers(near)
+    assert timeless(far) == timeless(near)
 
 
-def _numbers(report: Report) -> Report:
-    """All of a report but the time that it took."""
-    detectors = tuple(replace(one, seconds=0.0) for one in report.detectors)
-    environment = {**report.environment, "created": ""}
-    return replace(report, seconds=0.0, detectors=detectors, environment=environment)
+def test_parts_and_what_is_left_give_the_same_numbers_as_the_whole(options: ScanOptions) -> None:
+    settings = {**options.settings, "mm-bd": {"steps": "5"}}
+    options = replace(options, detectors=("l-red", "mm-bd", "l-red-sparse"), settings=settings)
+    whole, files = parcel(options)
+    here = from_plain(Report, scan_parcel(whole, files, fail)["report"])
+    found: list[FinishedDetector] = []
+    for part in parts_of(options)[1:]:  # one is lost
+        plain = scan_parcel(replace(whole, options=part, part=True), files, fail)["finished"]
+        found += from_plain(tuple[FinishedDetector, ...], plain)
+    assert [one.report.detector for one in found] == ["l-red", "mm-bd"]
+    last = replace(whole, finished=tuple(found))
+    there = from_plain(Report, scan_parcel(last, files, fail)["report"])
+    assert timeless(there) == timeless(here)
+    # They were taken over: a search that runs again would not take exactly as long.
+    seconds = {one.detector: one.seconds for one in there.detectors}
+    assert {one.report.detector: one.report.seconds for one in found}.items() <= seconds.items()
+
+
+def test_a_part_finds_nothing_where_looking_would_prove_nothing(
+    options: ScanOptions, tmp_path: Path
+) -> None:
+    shifted = write_images(tmp_path / "shifted", folders=tuple("12340"))
+    sent, files = parcel(replace(options, clean_dir=shifted))
+    assert scan_parcel(sent, files, fail)["report"]["verdict"] == "inconclusive"
+    assert scan_parcel(replace(sent, part=True), files, fail) == {"finished": []}
+
+
+def test_a_part_of_what_cannot_be_scanned_fails_as_the_whole_does(options: ScanOptions) -> None:
+    options.model.write_bytes(b"nothing")
+    sent, files = parcel(options)
+    assert scan_parcel(replace(sent, part=True), files, fail) == scan_parcel(sent, files, fail)
 
 
 def test_a_node_needs_torch_in_the_worker_only() -> None:
@@ -111,7 +140,7 @@ def test_the_default_memory_is_the_nodes(
 ) -> None:
     given: list[Limits | None] = []
 
-    def watch(options: ScanOptions, limits: Limits | None, threads: int) -> None:
+    def watch(options: ScanOptions, limits: Limits | None, **_: Any) -> None:
         given.append(limits)
         raise ModelFileError("seen")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,18 @@ import pytest
 import safetensors.torch
 
 from modelaudit import __main__
+from modelaudit.failure import Failure
 from modelaudit.fleet.cluster import RayOptions
-from modelaudit.fleet.local import LocalExecutor
+from modelaudit.fleet.parts import parts_of
 from modelaudit.fleet.ray import RayExecutor
-from modelaudit.fleet.runner import Job, jobs_of, run_fleet
+from modelaudit.fleet.runner import Job, attempt, jobs_of, run_fleet
 from modelaudit.options import ScanOptions
 from modelaudit.report import Report
+from modelaudit.run import scan_in_worker
 from tests import gated
 from tests.brightest import brightest, write_images
+from tests.conftest import BUNDLED
+from tests.fleet.timeless import timeless
 
 ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -93,18 +98,67 @@ def test_the_same_numbers_as_here_and_isolation_stays_on(
     assert report_there == report_here
 
 
+def test_one_model_is_scanned_on_all_nodes_with_the_numbers_of_one(cluster: Any) -> None:
+    """A finding, so that explaining it and looking closer follow what other nodes found."""
+    options = ScanOptions(
+        BUNDLED / "badnets.onnx",
+        BUNDLED / "images",
+        images_per_class=2,
+        detectors=("mm-bd", "l-red"),
+        settings={"l-red": {"per_class": "1"}, "mm-bd": {"starts": "2", "steps": "5"}},
+        device="cpu",
+    )
+    assert len(parts_of(options)) == 2
+    ((_, there),) = RayExecutor(RayOptions(cluster.address), None).run(jobs_of({"m": options}))
+    assert isinstance(there, Report), there
+    assert there.verdict == "backdoored"
+    assert [one.detector for one in there.findings] == ["l-red"]
+    assert there.findings[0].held_out is not None
+    assert timeless(there) == timeless(_scanned_here(options))
+
+
 def test_a_node_that_dies_costs_time_only(
     cluster: Any, gate: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Both nodes are in the middle of a scan when one of them is killed."""
-    jobs = _gated_jobs(tmp_path, 3)
-    (gate / gated.SHUT).touch()
-    recorded: list[str] = []
-    known: dict[str, Report] = {}
+    jobs = _gated_jobs(tmp_path, 3, "l-red")
+    known = _swept_while_a_node_dies(jobs, cluster, gate)
+    assert sorted(known) == [job.name for job in jobs]
+    assert capfd.readouterr().out == ""  # stdout is for the report
+    assert gated.begun(gate) == len(jobs) + 1  # the one that was lost began a second time
+    expected = _scanned_here(jobs[0].options)
+    assert isinstance(expected, Report)
+    for name, report in known.items():
+        assert isinstance(report, Report), report
+        assert report.model.path.endswith(name)
+        assert report.detectors[0].classes == expected.detectors[0].classes
+        assert report.image_passes == expected.image_passes
 
-    def record(job: Job, result: Any) -> Report:
+
+def test_a_part_of_a_scan_that_dies_with_its_node_is_done_again(
+    cluster: Any, gate: Path, tmp_path: Path
+) -> None:
+    """Both nodes are in the middle of a detector of the only model when one of them is killed."""
+    _patiently(lambda: cluster.add_node(num_cpus=1, object_store_memory=_MEMORY))
+    (job,) = _gated_jobs(tmp_path, 1, "l-red", "mm-bd")
+    before = gated.begun(gate)
+    known = _swept_while_a_node_dies([job], cluster, gate)
+    # Two parts, the one that was lost once more, and the last task.
+    assert gated.begun(gate) - before == 2 + 1 + 1
+    assert timeless(known[job.name]) == timeless(_scanned_here(job.options))
+
+
+def _swept_while_a_node_dies(
+    jobs: Sequence[Job], cluster: Any, gate: Path
+) -> dict[str, Report | Failure]:
+    """What is known of the models, each counted once; a node is killed when all nodes scan."""
+    recorded: list[str] = []
+    known: dict[str, Report | Failure] = {}
+    before = gated.begun(gate)
+    (gate / gated.SHUT).touch()
+
+    def record(job: Job, result: Report | Failure) -> Report | Failure:
         recorded.append(job.name)
-        assert isinstance(result, Report), result
         return result
 
     def sweep() -> None:
@@ -114,23 +168,20 @@ def test_a_node_that_dies_costs_time_only(
     thread = threading.Thread(target=sweep)
     thread.start()
     try:
-        _wait_until(lambda: gated.begun(gate) == 2)
+        _wait_until(lambda: gated.begun(gate) - before == len(cluster.worker_nodes))
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-        (gate / gated.SHUT).unlink()
     finally:
-        (gate / gated.SHUT).unlink(missing_ok=True)
+        (gate / gated.SHUT).unlink()
         thread.join(timeout=120)
     assert not thread.is_alive()
-    names = [job.name for job in jobs]
-    assert sorted(recorded) == sorted(known) == names
-    assert capfd.readouterr().out == ""  # stdout is for the report
-    assert gated.begun(gate) == len(jobs) + 1  # the one that was lost began a second time
-    (_, expected), *_ = LocalExecutor(1, None).run(jobs[:1])
-    assert isinstance(expected, Report)
-    for name, report in known.items():
-        assert report.model.path.endswith(name)
-        assert report.detectors[0].classes == expected.detectors[0].classes
-        assert report.image_passes == expected.image_passes
+    assert sorted(recorded) == sorted(known)
+    return known
+
+
+def _scanned_here(options: ScanOptions) -> Report | Failure:
+    """In one piece, with as many threads as a task on the cluster."""
+    scan = partial(scan_in_worker, limits=None, threads=1)
+    return attempt(scan, Job("here", "", options))
 
 
 def _patiently(start: Callable[[], object]) -> None:
@@ -145,15 +196,15 @@ def _patiently(start: Callable[[], object]) -> None:
     start()
 
 
-def _gated_jobs(folder: Path, number: int) -> list[Job]:
+def _gated_jobs(folder: Path, number: int, *detectors: str) -> list[Job]:
     images = write_images(folder / "images")
+    arch = f"{gated.__name__}:{gated.brightest_behind_a_gate.__name__}"
     scans = {}
     for i in range(number):
         path = folder / f"m{i}.safetensors"
         safetensors.torch.save_file(gated.Brightest().state_dict(), path)
-        arch = f"{gated.__name__}:{gated.brightest_behind_a_gate.__name__}"
         scans[path.name] = ScanOptions(
-            path, images, arch=arch, detectors=("l-red",), settings=SHORT, device="cpu"
+            path, images, arch=arch, detectors=detectors, settings=SHORT, device="cpu"
         )
     return jobs_of(scans)
 
