@@ -36,7 +36,7 @@ SHIPPED_COUNTS = (*range(4, 65), 80, 100, 128, 200, 256, 365, 500, 512, 525, 100
 #: Class counts whose class pairs (P-RED) are in it too.
 SHIPPED_PAIRS = (10,)
 #: Numbers of statistics whose nulls with a prior are in it, for every embedding's prior.
-SHIPPED_WITH_PRIOR = (*range(4, 31), 43, 64, 100, 128, 200, 256, 365, 525, 1000)
+SHIPPED_WITH_PRIOR = (*range(2, 31), 43, 64, 100, 128, 200, 256, 365, 525, 1000)
 #: Numbers of statistics of which the smallest are unknown (how many) with the priors of L-RED.
 SHIPPED_MISSING = {10: range(1, 7)}
 #: Numbers of shifts (all-to-all) whose nulls with censored ones are in it.

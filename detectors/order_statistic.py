@@ -23,8 +23,9 @@ from detectors.race import Race
 
 Array = NDArray[np.float64]
 
-#: Fewer statistics than this leave nothing to fit a two-parameter null to.
-MIN_STATISTICS = 4
+#: Fewer statistics than this leave nothing to fit a two-parameter null to; with a prior of its
+#: spread so many of them must be known.
+MIN_STATISTICS, MIN_KNOWN_WITH_PRIOR = 4, 2
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class OrderStatisticTest:
         p_calibrated: the calibrated p-value in (0, 1].
         shape, scale: the fitted Gamma null (location 0).
         reason: why there is no test; empty when there is one.
-        count: number of statistics.
+        count: number of statistics that the test is of.
         table: the null of the plug-in p-value that calibrated this one.
     """
 
@@ -96,6 +97,8 @@ def order_statistic_test(
         r: detection statistics ``[n]``, positive, larger = more suspicious. ``0`` stands for "no
             pattern found" (an infinite size): such statistics are the smallest, whatever their
             value, so they count in n but not in the fit, and the calibration leaves out as many.
+            Where fewer than 4 classes have a pattern, too many have none to be merely the smallest
+            of one kind: they are left out of n as well, which makes the p-value larger.
         groups: ``[n]``: the target class of each statistic, when there are several per class (all
             class pairs). The null is fitted without the whole group of the largest one.
         prior: of the null's spread; the paper has none.
@@ -119,9 +122,12 @@ def order_statistic_test(
     r, bounds, limit = _known(r, bounds, prior, race)
     known = r > 0
     classes = len(np.unique(groups[known]))
-    if classes < MIN_STATISTICS:
-        reason = f"{classes} classes with a pattern are too few; the test needs {MIN_STATISTICS}"
+    fewest = MIN_KNOWN_WITH_PRIOR if prior and len(r) >= MIN_STATISTICS else MIN_STATISTICS
+    if classes < fewest:
+        reason = f"{classes} classes with a pattern are too few; the test needs {fewest}"
         return OrderStatisticTest(None, reason=reason)
+    missing = int((~known).sum()) if classes >= MIN_STATISTICS else 0
+    count = int(known.sum()) + missing
     index = int(np.where(bounds, 0.0, r).argmax())
     same = groups == groups[index]
     rest = r[~same & known]
@@ -131,18 +137,17 @@ def order_statistic_test(
         return OrderStatisticTest(None, reason="the statistics have no spread")
     shape, scale = _fit(rest, prior, limit)
     censored_number, raced = (0, race) if limit else (int(bounds.sum()), None)
-    group, missing = int(same.sum()), int((~known).sum())
-    null = null_table(len(r), group, missing, prior, censored_number, raced)
+    null = null_table(count, int(same.sum()), missing, prior, censored_number, raced)
     stopped = limit and bounds.any()
-    log_p_plugin = None if stopped else _log_p_paper(r[index], r[~same & known & ~bounds], len(r))
+    log_p_plugin = None if stopped else _log_p_paper(r[index], r[~same & known & ~bounds], count)
     return OrderStatisticTest(
         index=index,
         log_p_plugin=log_p_plugin,
         p_plugin=None if log_p_plugin is None else float(np.exp(log_p_plugin)),
-        p_calibrated=null.calibrate(_log_p(r[index], shape, scale, len(r))),
+        p_calibrated=null.calibrate(_log_p(r[index], shape, scale, count)),
         shape=shape,
         scale=scale,
-        count=len(r),
+        count=count,
         table=null,
     )
 

@@ -84,7 +84,7 @@ def test_class_that_nothing_leads_to_is_the_least_suspicious() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) - 100.0 * torch.tensor([0, 0, 1, 0])
 
-    result = MmBd(steps=10)(data_of(Deaf(orthonormal_rows(4)), 4))
+    result = MmBd(steps=10, prior=False)(data_of(Deaf(orthonormal_rows(4)), 4))
     assert result.classes[2].statistic == 0
     assert result.classes[2].size is None
     assert "assigns to class 2" in result.notes[0]

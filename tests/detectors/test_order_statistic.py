@@ -212,6 +212,28 @@ def test_with_a_prior_p_is_uniform_over_clean_models(classes: int) -> None:
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
+@pytest.mark.parametrize("known", [2, 3])
+@pytest.mark.usefixtures("few_draws")
+def test_few_known_statistics_are_tested_on_their_own(known: int) -> None:
+    """Whether the others are the smallest or any others, p is not too small."""
+    draws = clean_statistics(1000, 10, known)
+    any_ones, largest = draws.copy(), np.sort(draws, axis=1)
+    any_ones[:, known:], largest[:, :-known] = 0, 0
+    tests = [order_statistic_test(r, prior=PRIOR) for r in any_ones]
+    assert stats.kstest([test.p_calibrated for test in tests], "uniform").pvalue > 0.01
+    assert {test.count for test in tests} == {known}
+    p_largest = [order_statistic_test(r, prior=PRIOR).p_calibrated for r in largest]
+    null_table.cache_clear()
+    assert np.mean(np.array(p_largest) < 0.05) < 0.05
+
+
+def test_one_known_statistic_or_three_classes_are_too_few_with_a_prior_too() -> None:
+    one = order_statistic_test(np.array([0.0, 0.0, 0.0, 0.0, 2.0]), prior=PRIOR)
+    assert "1 classes with a pattern are too few; the test needs 2" in one.reason
+    three = order_statistic_test(np.array([1.0, 2.0, 3.0]), prior=PRIOR)
+    assert "3 classes with a pattern are too few; the test needs 4" in three.reason
+
+
 @pytest.mark.parametrize("censored", [4, 9])
 @pytest.mark.usefixtures("few_draws")
 def test_searches_that_ended_at_the_largest_size_raise_no_false_alarms(censored: int) -> None:
