@@ -156,7 +156,7 @@ class LRed:
             seconds=time.perf_counter() - start,
             null=test.null,
             settings=self._settings_used(config),
-            notes=self._notes(found, rows, num_classes, embedding, config),
+            notes=self._notes(found, rows, num_classes, embedding, config, test.count),
             reason=test.reason,
             applicable=self.sources != "all-to-all" or len(rows) >= MIN_STATISTICS,
             critical=test.critical,
@@ -203,16 +203,17 @@ class LRed:
         num_classes: int,
         embedding: Embedding,
         config: SearchConfig,
+        tested: int,
     ) -> tuple[str, ...]:
         if self.sources == "all-to-all":
             return shift_notes(found, config.largest, embedding.unit)
         if config.race is None:
-            return search_notes(found, rows, num_classes)
+            return search_notes(found, rows, num_classes, tested)
         stopped = found.size.isinf() & (found.steps < config.tau_max)
         bound = config.race.largest(found.size)
         return (
             *race_notes(config.race, bound, stopped, embedding.unit),
-            *search_notes(found, rows, num_classes, ~stopped),
+            *search_notes(found, rows, num_classes, tested, ~stopped),
         )
 
     def _prior(self) -> SpreadPrior | None:

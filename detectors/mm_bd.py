@@ -19,7 +19,7 @@ from torch import Tensor
 from detectors.gamma import SpreadPrior
 from detectors.lred import PRIOR_WEIGHT
 from detectors.margin import margins
-from detectors.order_statistic import order_statistic_test
+from detectors.order_statistic import OrderStatisticTest, order_statistic_test
 from detectors.stamping import images_per_batch
 from detectors.types import ClassStatistic, DetectorInput, DetectorResult, Progress
 from modelaudit.classifier import Classifier
@@ -70,9 +70,11 @@ class MmBd:
         margins = largest_margins(
             data.classifier, starts, steps, paper, data.generator, data.progress
         )
-        # A class that no input leads to is the least suspicious one, of unknown size.
+        # A class that no input leads to has no pattern, as the test calls it.
         statistics = margins.clamp_min(0).numpy()
         test = order_statistic_test(statistics, prior=PRIOR if self.prior else None)
+        if (statistics == statistics.max()).sum() > 1 and test.index is not None:
+            test = OrderStatisticTest(None, reason="several classes tie for the largest margin")
         return DetectorResult(
             detector=self.name,
             p_plugin=test.p_plugin,

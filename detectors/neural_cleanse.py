@@ -96,7 +96,7 @@ class NeuralCleanse:
             seconds=time.perf_counter() - start,
             null=test.null | anomaly,
             settings=self._settings_used(),
-            notes=(sentence, *search_notes(found, rows, classifier.num_classes)),
+            notes=(sentence, *search_notes(found, rows, classifier.num_classes, test.count)),
             reason=test.reason,
             critical=test.critical,
             stamp=patch.apply,

@@ -23,9 +23,10 @@ from detectors.race import Race
 
 Array = NDArray[np.float64]
 
-#: Fewer statistics than this leave nothing to fit a two-parameter null to; with a prior of its
-#: spread so many of them must be known.
-MIN_STATISTICS, MIN_KNOWN_WITH_PRIOR = 4, 2
+#: Fewer statistics than this leave nothing to fit a two-parameter null to.
+MIN_STATISTICS = 4
+#: With a prior of the null's spread so many of those must be known.
+MIN_KNOWN_WITH_PRIOR = 2
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def order_statistic_test(
         r: detection statistics ``[n]``, positive, larger = more suspicious. ``0`` stands for "no
             pattern found" (an infinite size): such statistics are the smallest, whatever their
             value, so they count in n but not in the fit, and the calibration leaves out as many.
-            Where fewer than 4 classes have a pattern, too many have none to be merely the smallest
-            of one kind: they are left out of n as well, which makes the p-value larger.
+            With a prior fewer than 4 known ones are tested on their own: too many are then unknown
+            to be merely the smallest of one kind. That makes the p-value larger.
         groups: ``[n]``: the target class of each statistic, when there are several per class (all
             class pairs). The null is fitted without the whole group of the largest one.
         prior: of the null's spread; the paper has none.
@@ -109,8 +110,8 @@ def order_statistic_test(
             likelihood. The paper's p-value, which needs them all, is then ``None``.
 
     Returns:
-        The test, or a reason why there is none: too few statistics, NaN or infinite values, ties
-        for the largest, or no spread.
+        The test, or a reason why there is none: too few statistics, NaN or infinite values, or no
+        spread. If some tie for the largest, it is the first of them: sizes that grow by steps may.
     """
     r = np.asarray(r, dtype=np.float64)
     if not np.isfinite(r).all() or (r < 0).any():
@@ -122,22 +123,22 @@ def order_statistic_test(
     r, bounds, limit = _known(r, bounds, prior, race)
     known = r > 0
     classes = len(np.unique(groups[known]))
-    fewest = MIN_KNOWN_WITH_PRIOR if prior and len(r) >= MIN_STATISTICS else MIN_STATISTICS
+    enough = prior and len(np.unique(groups)) >= MIN_STATISTICS
+    fewest = MIN_KNOWN_WITH_PRIOR if enough else MIN_STATISTICS
     if classes < fewest:
         reason = f"{classes} classes with a pattern are too few; the test needs {fewest}"
         return OrderStatisticTest(None, reason=reason)
-    missing = int((~known).sum()) if classes >= MIN_STATISTICS else 0
-    count = int(known.sum()) + missing
+    tested = known if classes < MIN_STATISTICS else np.ones_like(known)
+    count, missing = int(tested.sum()), int((tested & ~known).sum())
     index = int(np.where(bounds, 0.0, r).argmax())
     same = groups == groups[index]
     rest = r[~same & known]
-    if (rest == r[index]).any():
-        return OrderStatisticTest(None, reason="several classes tie for the most suspicious one")
-    if prior is None and not _spreads(rest):
+    if not _spreads(r[known]) or (prior is None and not _spreads(rest)):
         return OrderStatisticTest(None, reason="the statistics have no spread")
     shape, scale = _fit(rest, prior, limit)
     censored_number, raced = (0, race) if limit else (int(bounds.sum()), None)
-    null = null_table(count, int(same.sum()), missing, prior, censored_number, raced)
+    group = int((tested & same).sum())
+    null = null_table(count, group, missing, prior, censored_number, raced)
     stopped = limit and bounds.any()
     log_p_plugin = None if stopped else _log_p_paper(r[index], r[~same & known & ~bounds], count)
     return OrderStatisticTest(

@@ -74,11 +74,16 @@ def race_notes(race: Race, bound: float, stopped: Tensor, unit: str) -> tuple[st
 
 
 def search_notes(
-    found: SearchResult, rows: Rows, num_classes: int, ended: Tensor | None = None
+    found: SearchResult,
+    rows: Rows,
+    num_classes: int,
+    tested: int,
+    ended: Tensor | None = None,
 ) -> tuple[str, ...]:
     """Sentences on the targets without a search or without a pattern.
 
     Args:
+        tested: of how many patterns the test is; see :attr:`OrderStatisticTest.count`.
         ended: the targets ``[R]`` that were not stopped early; all if ``None``.
     """
     notes = []
@@ -93,8 +98,11 @@ def search_notes(
     missing = sorted({int(t) for t in rows.targets[without].tolist()})
     if missing:
         listed = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
-        notes.append(
-            f"no pattern found within the step limit for target {listed}: the least suspicious, of "
-            "unknown size"
+        alone = 0 < tested < len(rows)
+        meaning = (
+            f"the {tested} patterns that were found are compared with one another alone"
+            if alone
+            else "the least suspicious, of unknown size"
         )
+        notes.append(f"no pattern found within the step limit for target {listed}: {meaning}")
     return tuple(notes)

@@ -107,6 +107,16 @@ def test_no_test_without_margins(rows: Tensor, words: str) -> None:
     assert all(isfinite(one.statistic) for one in result.classes)
 
 
+def test_ties_for_the_largest_margin_are_no_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Margins that end where the numbers do say nothing of who is the most suspicious."""
+    tied = torch.tensor([1.0, 1.2, 0.9, 3.0, 3.0, 1.1]).double()
+    monkeypatch.setattr("detectors.mm_bd.largest_margins", lambda *_: tied)
+    result = MmBd()(data_of(Linear(orthonormal_rows(6)), 6))
+    assert "tie for the largest margin" in result.reason
+    assert result.target is None
+    assert result.p_calibrated is None
+
+
 def test_margins_are_the_same_with_the_smaller_batches_that_memory_has_room_for() -> None:
     rows = orthonormal_rows(6)
     model = Cramped(Linear(rows), 7)

@@ -125,7 +125,7 @@ def test_levels_map_to_themselves() -> None:
         ([1.0, 2.0, np.nan, 3.0], "not finite"),
         ([1.0, 2.0, np.inf, 3.0, 2.0], "not finite"),
         ([1.0, 1.0, 1.0, 1.0, 2.0], "no spread"),
-        ([1.0, 2.0, 3.0, 5.0, 5.0], "tie"),
+        ([5.0, 5.0, 5.0, 5.0, 5.0], "no spread"),
         ([0.0, 0.0, 0.0, 1.0, 2.0], "2 classes with a pattern are too few"),
     ],
 )
@@ -134,6 +134,18 @@ def test_degenerate_statistics_give_a_reason_not_a_number(r: list[float], words:
     assert words in result.reason
     assert result.p_plugin is None
     assert result.p_calibrated is None
+
+
+def test_ties_for_the_largest_are_no_outliers() -> None:
+    """Sizes of patterns grow by steps, so that two of many classes often have the same."""
+    tied = order_statistic_test(np.array([1.0, 2.0, 3.0, 5.0, 5.0]))
+    near = order_statistic_test(np.array([1.0, 2.0, 3.0, 5.0, 5.0 - 1e-9]))
+    assert tied.index == 3
+    assert tied.p_calibrated == pytest.approx(near.p_calibrated)
+    assert tied.p_calibrated is not None
+    assert tied.p_calibrated > 0.5
+    equal = order_statistic_test(np.full(6, 2.0), prior=PRIOR)
+    assert "no spread" in equal.reason
 
 
 @pytest.mark.parametrize(("classes", "missing"), [(10, 1), (10, 4), (20, 6)])
@@ -225,6 +237,20 @@ def test_few_known_statistics_are_tested_on_their_own(known: int) -> None:
     p_largest = [order_statistic_test(r, prior=PRIOR).p_calibrated for r in largest]
     null_table.cache_clear()
     assert np.mean(np.array(p_largest) < 0.05) < 0.05
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_few_known_statistics_of_groups() -> None:
+    groups = np.repeat(np.arange(4), 3)
+    r = np.zeros(12)
+    r[[0, 5]] = 1.0, 2.0
+    test = order_statistic_test(r, groups, PRIOR)
+    assert (test.count, test.index) == (2, 5)
+    assert test.p_calibrated is not None
+    assert 0 < test.p_calibrated < 1
+    three = order_statistic_test(np.arange(1.0, 7.0), np.arange(6) // 2, PRIOR)
+    null_table.cache_clear()
+    assert "3 classes with a pattern are too few; the test needs 4" in three.reason
 
 
 def test_one_known_statistic_or_three_classes_are_too_few_with_a_prior_too() -> None:
