@@ -1,4 +1,4 @@
-"""Run the detectors, as far as the time allows; take over what an unfinished scan left."""
+"""Run the detectors, as far as the time allows; take over what ran before or elsewhere."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def reasons_to_doubt(finished: Collection[str], cut_short: CutShort | None) -> t
 
 
 class _Store:
-    """Results that outlive a scan, by the names of their detectors."""
+    """Results that come from another process or go there, by the names of their detectors."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class _Store:
             self._keys = {name: key for name, key in keys.items() if key}
 
     def found(self) -> dict[str, DetectorResult]:
-        """What an unfinished scan left; its cost counts as this one's."""
+        """What was finished before or elsewhere; its cost counts as this scan's."""
         found = {}
         for name, key in self._keys.items():
             if one := self._known.get(key):

@@ -178,7 +178,8 @@ class Report:
         settings: the options of the scan.
         environment: versions, device, threads, seed and time.
         image_passes: total cost; see :attr:`modelaudit.classifier.Classifier.image_passes`.
-        seconds: wall-clock time of the scan.
+        seconds: wall-clock time of the scan; where Ray split it, that of its last task and of the
+            detectors before it.
         cut_short: why it ended before all detectors and examinations had finished; ``None`` if it
             did not.
         policy: what the verdict leads to; ``None`` where nobody asked the command line.

@@ -84,7 +84,7 @@ def scan_in_worker(
     return report
 
 
-def detect_in_worker(
+def scan_part_in_worker(
     options: ScanOptions, limits: Limits | None, threads: int | None = None
 ) -> tuple[FinishedDetector, ...]:
     """What the detectors of a scan find, as the scan itself takes it up again.
@@ -93,7 +93,9 @@ def detect_in_worker(
     Arguments and errors as of :func:`scan_in_worker`.
     """
     payload = to_plain(with_absolute_paths(options))
-    return _typed(tuple[FinishedDetector, ...], run_task("detect", payload, limits, None, threads))
+    return _typed(
+        tuple[FinishedDetector, ...], run_task("scan-part", payload, limits, None, threads)
+    )
 
 
 def _settle(checkpoint: Checkpoint | None, report: Report) -> None:

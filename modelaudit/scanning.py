@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detectors import registry
 from detectors.examinations import Examination
@@ -17,6 +17,7 @@ from modelaudit.detect import reasons_to_doubt, run_detectors, with_left_out
 from modelaudit.errors import ScanInterrupted, UsageError
 from modelaudit.examine import asked_examinations, examine, rejecting_findings, report_of
 from modelaudit.findings import explain
+from modelaudit.finished import FinishedDetector
 from modelaudit.given import read_given
 from modelaudit.loaders import LoadedModel
 from modelaudit.options import Preset, ScanOptions
@@ -28,7 +29,7 @@ from modelaudit.stages import StageProgress
 from modelaudit.suspect import Suspect, prepare
 from modelaudit.verdict import decide
 
-__all__ = ["ScanOptions", "ScanResult", "build_detectors", "detect", "scan"]
+__all__ = ["ScanOptions", "ScanResult", "build_detectors", "scan", "scan_part"]
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,10 @@ def scan(
     return ScanResult(report, suspect, results, patterns, examinations)
 
 
-def detect(options: ScanOptions, progress: StageProgress, conditions: Conditions) -> None:
-    """Run the detectors of a scan, and nothing after them; ``conditions.keep`` takes the results.
+def scan_part(
+    options: ScanOptions, progress: StageProgress, conditions: Conditions
+) -> tuple[FinishedDetector, ...]:
+    """What the detectors of a scan find, and nothing after them; see :mod:`modelaudit.resume`.
 
     Args:
         options: those of the whole scan, with fewer detectors.
@@ -111,8 +114,11 @@ def detect(options: ScanOptions, progress: StageProgress, conditions: Conditions
     clock = Clock(conditions, options.time_budget)
     detectors = build_detectors(options.detectors, options.settings, options.preset)
     suspect = _prepared(options, clock.interruptible(progress), None)
+    found: list[FinishedDetector] = []
     if _preflight(options, suspect).worst != "inconclusive":
-        run_detectors(detectors, suspect, options, conditions, clock.limited(progress))
+        keeping = replace(conditions, keep=found.append)
+        run_detectors(detectors, suspect, options, keeping, clock.limited(progress))
+    return tuple(found)
 
 
 def build_detectors(

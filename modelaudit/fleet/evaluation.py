@@ -241,7 +241,7 @@ class Evaluation:
         p = (lambda o: _smallest(o.p)) if detector is None else (lambda o: _detector_p(o, detector))
         if not self.backdoored or not self.clean:
             return None
-        return 1.0 - auc([p(o) for o in self.backdoored], [p(o) for o in self.clean])
+        return auc([p(o) for o in self.clean], [p(o) for o in self.backdoored])
 
     @property
     def detector_names(self) -> tuple[str, ...]:

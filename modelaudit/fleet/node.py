@@ -16,7 +16,7 @@ from modelaudit.finished import FinishedDetector
 from modelaudit.isolation.limits import Limits
 from modelaudit.options import ScanOptions
 from modelaudit.plain import to_plain
-from modelaudit.run import detect_in_worker, scan_in_worker
+from modelaudit.run import scan_in_worker, scan_part_in_worker
 from modelaudit.scan_files import image_listing, write_content
 
 #: Path below a folder -> content; see :func:`modelaudit.scan_files.content_of`.
@@ -105,7 +105,7 @@ def _scan(
 def _found(parcel: Parcel, options: ScanOptions) -> dict[str, Any]:
     limits, threads = _limits(parcel), parcel.threads
     if parcel.part:
-        return {"finished": to_plain(detect_in_worker(options, limits, threads))}
+        return {"finished": to_plain(scan_part_in_worker(options, limits, threads))}
     report = scan_in_worker(options, limits, threads=threads, finished=parcel.finished)
     return {"report": to_plain(report)}
 

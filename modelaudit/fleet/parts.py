@@ -57,15 +57,16 @@ class ScanUnderWay:
 def is_split(waiting: int, models: int, at_once: int) -> bool:
     """Whether the next model to be sent is to be split.
 
-    Those are the last ones, which full rounds of one task for each model leave over. Every part
-    prepares the model anew, which pays where nodes would have nothing else to do.
+    Those are the last ones, which full rounds of one task for each model leave over, if they would
+    leave half of the cluster idle: every part prepares the model anew.
 
     Args:
         waiting: models that are not sent yet, the next one included.
         models: all that there are to scan.
         at_once: tasks that can run at the same time.
     """
-    return waiting <= models % at_once
+    left = models % at_once
+    return waiting <= left and 2 * left <= at_once
 
 
 def parts_of(options: ScanOptions) -> tuple[ScanOptions, ...]:

@@ -54,16 +54,13 @@ def _scan(payload: dict[str, Any], confinement: Mapping[str, str], line: Line) -
     return to_plain(_confined(report, confinement))
 
 
-def _detect(payload: dict[str, Any], confinement: Mapping[str, str], line: Line) -> Any:
+def _scan_part(payload: dict[str, Any], confinement: Mapping[str, str], line: Line) -> Any:
     from modelaudit.conditions import Conditions
-    from modelaudit.finished import FinishedDetector
     from modelaudit.options import ScanOptions
-    from modelaudit.scanning import detect
+    from modelaudit.scanning import scan_part
 
-    done: list[FinishedDetector] = []
-    conditions = Conditions(started=line.started, stop=line.stop, keep=done.append)
-    detect(from_plain(ScanOptions, payload), line.progress, conditions)
-    return to_plain(done)
+    conditions = Conditions(started=line.started, stop=line.stop)
+    return to_plain(scan_part(from_plain(ScanOptions, payload), line.progress, conditions))
 
 
 def _screen(payload: dict[str, Any], confinement: Mapping[str, str], line: Line) -> Any:
@@ -89,5 +86,5 @@ def _inspect(payload: dict[str, Any], confinement: Mapping[str, str], line: Line
 
 
 TASKS: Mapping[str, Task] = MappingProxyType(
-    {"scan": _scan, "detect": _detect, "screen": _screen, "inspect": _inspect}
+    {"scan": _scan, "scan-part": _scan_part, "screen": _screen, "inspect": _inspect}
 )

@@ -22,7 +22,8 @@ def test_the_models_that_full_rounds_leave_over_are_split() -> None:
 
     assert split(1, 1) == split(7, 1) == split(4, 4) == split(8, 4) == []
     assert split(1, 2) == [1]
-    assert split(3, 4) == [3, 2, 1]
+    assert split(3, 4) == split(7, 8) == []  # there is little to gain
+    assert split(3, 8) == [3, 2, 1]
     assert split(10, 4) == [2, 1]
 
 
