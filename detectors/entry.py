@@ -22,12 +22,15 @@ class Entry:
         defaults: settings that differ from the dataclass's defaults.
         summary: one line for ``modelaudit detectors``.
         default: whether a scan runs it when none is named; never those of other packages.
+        after: detectors whose results it is given, as far as the scan runs them; it then runs when
+            all others have finished. Of built-in detectors only.
     """
 
     config: Callable[..., Detector]
     defaults: Mapping[str, Any]
     summary: str
     default: bool = False
+    after: tuple[str, ...] = ()
 
 
 def setting_types(entry: Entry) -> dict[str, Any]:

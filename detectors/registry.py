@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from detectors import plugins
 from detectors.embeddings import EMBEDDINGS
 from detectors.entry import Entry, setting_types
+from detectors.joint import EVIDENCE, Joint
 from detectors.lred import LRed
 from detectors.mm_bd import MmBd
 from detectors.neural_cleanse import NeuralCleanse
@@ -24,6 +25,7 @@ __all__ = [
     "find",
     "preset_names",
     "refuse_ambiguous",
+    "runs_after",
 ]
 
 #: In an all-to-all attack every class is a source alike, and it can reach no more images than the
@@ -54,6 +56,13 @@ REGISTRY: Mapping[str, Entry] = MappingProxyType(
             NeuralCleanse, {}, "Neural Cleanse: patches that work on images of all classes", False
         ),
         "mm-bd": Entry(MmBd, {}, "MM-BD: maximum margin, any kind of pattern, no images", True),
+        "joint": Entry(
+            Joint,
+            {},
+            "a class that is easy for several detectors together, but not in a clean twin",
+            default=True,
+            after=EVIDENCE,
+        ),
     }
 )
 
@@ -71,6 +80,7 @@ _BY_COST = (
     "l-red-sparse",
     "neural-cleanse",
     "l-red-generator",
+    "joint",
 )
 
 
@@ -87,9 +97,20 @@ def preset_names(preset: str) -> tuple[str, ...]:
 
 
 def cheapest_first(names: Iterable[str]) -> tuple[str, ...]:
-    """The detectors in the order in which a scan runs them; those of other packages come last."""
+    """The detectors in the order in which a scan runs them.
+
+    Those of other packages come after the built-in ones, and at last those that look at what the
+    others found.
+    """
     places = {name: place for place, name in enumerate(_BY_COST)}
-    return tuple(sorted(names, key=lambda name: places.get(name, len(places))))
+    return tuple(
+        sorted(names, key=lambda name: (bool(runs_after(name)), places.get(name, len(places))))
+    )
+
+
+def runs_after(name: str) -> tuple[str, ...]:
+    """The detectors whose results this one is given; none for those of other packages."""
+    return REGISTRY[name].after if name in REGISTRY else ()
 
 
 def find(name: str) -> Entry:

@@ -25,6 +25,8 @@ class DetectorInput:
         generator: the one source of randomness, seeded.
         progress: called with the share of the work done, in [0, 1]; it may end the detector by an
             exception.
+        results: what other detectors of the scan found, by name, for one that is registered to run
+            after these; empty for the others.
     """
 
     classifier: Classifier
@@ -32,6 +34,7 @@ class DetectorInput:
     labels: Tensor
     generator: torch.Generator
     progress: Progress = lambda share: None
+    results: Mapping[str, DetectorResult] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

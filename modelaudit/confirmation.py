@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from detectors.finding import finding_of
 from detectors.types import DetectorResult
-from modelaudit.findings import searched_images, stamp_sources, unseen
+from modelaudit.findings import searched_images, stamp_sources, unseen, with_pattern
 from modelaudit.suspect import Suspect
 
 #: Fewer images than this cannot speak against a finding.
@@ -26,20 +26,21 @@ def confirmed(
     it keeps the false-alarm rate; without unseen images nothing is taken back.
     """
     return tuple(
-        _confirm(result, suspect)
+        _confirm(result, with_pattern(result, results), suspect)
         if result.p_calibrated is not None and result.p_calibrated < alpha
         else result
         for result in results
     )
 
 
-def _confirm(result: DetectorResult, suspect: Suspect) -> DetectorResult:
-    finding = finding_of(result)
+def _confirm(result: DetectorResult, shown: DetectorResult, suspect: Suspect) -> DetectorResult:
+    """The result, judged by the pattern of ``shown``: its own, or the one that belongs to it."""
+    finding = finding_of(shown)
     if finding is None:
         return result
-    used = searched_images(suspect, result)
-    held_out = stamp_sources(suspect, result, finding, unseen(suspect, used)).count()
-    searched = stamp_sources(suspect, result, finding, used).count()
+    used = searched_images(suspect, shown)
+    held_out = stamp_sources(suspect, shown, finding, unseen(suspect, used)).count()
+    searched = stamp_sources(suspect, shown, finding, used).count()
     if held_out is None or searched is None or held_out.images < FEWEST_IMAGES:
         return result
     if held_out.interval[1] >= searched.flips / searched.images / 2:

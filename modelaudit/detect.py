@@ -26,7 +26,8 @@ def run_detectors(
     """The results of the detectors that finished, by name, in the order given.
 
     Every detector has a generator of its own, seeded alike, and sees nothing of the others, so
-    that its numbers are the same whichever ran before it, in this scan or in another.
+    that its numbers are the same whichever ran before it, in this scan or in another. Those that
+    are registered to run after the others are the exception: they see what these found.
 
     The cheapest run first, in an order that is fixed beforehand, until ``progress`` raises
     :class:`Stopped`. So which ones finish depends on how long they take and not on what they
@@ -39,7 +40,8 @@ def run_detectors(
     try:
         for name in registry.cheapest_first(detectors):
             if name not in done:
-                done[name] = _run(name, detectors[name], suspect, options.seed, progress)
+                before = {one: done[one] for one in registry.runs_after(name) if one in done}
+                done[name] = _run(name, detectors[name], suspect, options.seed, progress, before)
                 store.keep(name, done[name])
     except Stopped:
         pass  # whoever raised it knows why
@@ -87,7 +89,10 @@ class _Store:
         self._keys: dict[str, str] = {}
         if conditions.keep or conditions.finished:
             about = scan_key(options, suspect)
-            keys = {name: detector_key(name, one, about) for name, one in detectors.items()}
+            keys = {}
+            for name, one in detectors.items():
+                before = [detectors[n] for n in registry.runs_after(name) if n in detectors]
+                keys[name] = detector_key(name, one, about, before)
             self._keys = {name: key for name, key in keys.items() if key}
 
     def found(self) -> dict[str, DetectorResult]:
@@ -112,7 +117,12 @@ class _Store:
 
 
 def _run(
-    name: str, detector: Detector, suspect: Suspect, seed: int, progress: StageProgress
+    name: str,
+    detector: Detector,
+    suspect: Suspect,
+    seed: int,
+    progress: StageProgress,
+    before: Mapping[str, DetectorResult],
 ) -> DetectorResult:
     progress(name, 0.0)
     return detector(
@@ -122,6 +132,7 @@ def _run(
             suspect.chosen.labels,
             torch.Generator().manual_seed(seed),
             lambda share: progress(name, share),
+            before,
         )
     )
 

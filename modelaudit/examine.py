@@ -23,7 +23,7 @@ from detectors.types import DetectorResult
 from modelaudit.conditions import Stopped
 from modelaudit.errors import UsageError
 from modelaudit.examination_report import ExaminationReport
-from modelaudit.findings import unseen
+from modelaudit.findings import unseen, with_pattern
 from modelaudit.given import Given
 from modelaudit.images import CleanImages
 from modelaudit.options import ScanOptions
@@ -62,8 +62,9 @@ def rejecting_findings(
 
     Examinations and screening compare with one class; a pattern of an all-to-all attack has none.
     """
-    found = (results[index] for _, index in decision.found)
-    patterns = (finding_of(result) for result in found if result.shift is None)
+    found = (with_pattern(results[index], results) for _, index in decision.found)
+    once = {result.detector: result for result in found}
+    patterns = (finding_of(result) for result in once.values() if result.shift is None)
     return tuple(pattern for pattern in patterns if pattern is not None)
 
 

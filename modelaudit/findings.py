@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from detectors import registry
 from detectors.finding import Finding, finding_of
 from detectors.types import DetectorResult
 from modelaudit.counting import Count
@@ -38,7 +39,8 @@ def explain(
 ) -> tuple[FindingReport, ...]:
     """One report per target class (and one of all-to-all attacks), the surest first.
 
-    Each is of the surest detector that found this target and has a pattern to show.
+    Each is of the surest detector that found this target and has a pattern to show. A detector
+    that judges what others found shows one of theirs.
     """
     found: dict[int | None, list[tuple[DetectorResult, float]]] = {}
     for p, index in decision.found:
@@ -47,8 +49,36 @@ def explain(
     for same in found.values():
         result, p = next((one for one in same if finding_of(one[0])), same[0])
         largest = SMALLER_PICTURE if reports else LARGEST_PICTURE
-        reports.append(_explained(result, p, suspect, largest))
+        shown = with_pattern(result, results)
+        report = _explained(shown, p, suspect, largest)
+        reports.append(report if shown is result else _lent(report, result, shown))
     return tuple(reports)
+
+
+def _lent(report: FindingReport, result: DetectorResult, shown: DetectorResult) -> FindingReport:
+    """The report of a finding with the pattern of another detector."""
+    size = "" if report.size is None else f" of size {report.size:.3g} ({shown.unit})"
+    note = f"the pattern{size} is that of {shown.detector}, most suspicious of this class too"
+    note = "; ".join(filter(None, (note, report.note)))
+    return replace(report, detector=result.detector, embedding="", size=None, note=note)
+
+
+def with_pattern(result: DetectorResult, results: Sequence[DetectorResult]) -> DetectorResult:
+    """A result with a pattern for this one's target class.
+
+    That is, for a detector that judges what others found, the surest of these with a pattern to
+    which the same class is the most suspicious; the result itself where there is none.
+    """
+    judged = registry.runs_after(result.detector)
+    same = [
+        (one.p_calibrated, index)
+        for index, one in enumerate(results)
+        if one.detector in judged
+        and one.target == result.target
+        and one.p_calibrated is not None
+        and finding_of(one)
+    ]
+    return results[min(same)[1]] if same else result
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
@@ -29,17 +29,21 @@ from modelaudit.suspect import Suspect
 _DTYPES: Mapping[str, str] = MappingProxyType({"float32": "<f4", "bool": "?"})
 
 
-def detector_key(name: str, detector: Detector, about: str) -> str | None:
+def detector_key(
+    name: str, detector: Detector, about: str, before: Sequence[Detector] = ()
+) -> str | None:
     """What a built-in detector's numbers depend on, as a hex SHA-256.
 
     ``None`` for a detector of another package, whose version is not known here.
 
     Args:
         about: the model and the images; see :func:`scan_key`.
+        before: the detectors whose results it is given.
     """
     if name not in registry.REGISTRY:
         return None
-    return hashlib.sha256(f"{about} {detector!r}".encode()).hexdigest()
+    described = " ".join(map(repr, [detector, *before]))
+    return hashlib.sha256(f"{about} {described}".encode()).hexdigest()
 
 
 def scan_key(options: ScanOptions, suspect: Suspect) -> str:

@@ -101,3 +101,12 @@ def test_few_or_no_unseen_images_take_nothing_back() -> None:
 
 def test_what_is_not_significant_is_left_alone() -> None:
     assert p_after([0.9] * 10, p=0.2) == (0.2, "")
+
+
+def test_what_rests_on_a_pattern_is_taken_back_with_it() -> None:
+    lender = replace(result(0.001), detector="l-red")
+    judge = replace(result(0.001), detector="joint", patterns={}, stamp=None, sources={})
+    both = confirmed((lender, judge), suspect([0.9] * 20), 0.05)
+    assert [one.p_calibrated for one in both] == [1.0, 1.0]
+    both = confirmed((lender, judge), suspect([0.3] * 20), 0.05)
+    assert [one.p_calibrated for one in both] == [0.001, 0.001]

@@ -168,3 +168,33 @@ def test_a_pattern_that_is_no_image_is_shown_on_a_grid() -> None:
 
     (finding,) = explained(result(patterns={0: torch.tensor([0.5])}, stamp=darken))
     assert finding.pictures[3].caption == "pattern applied to a grid"
+
+
+def judge(p: float = 0.001) -> DetectorResult:
+    """A detector without a pattern, that judges what others found."""
+    return result("joint", p=p, patterns={}, stamp=None, sources={})
+
+
+def test_a_detector_that_judges_others_shows_the_pattern_of_the_surest() -> None:
+    lenders = result("l-red", p=0.4), result("l-red-sparse", p=0.2)
+    elsewhere = result("mm-bd", p=0.5, target=3)
+    (report,) = explained(*lenders, elsewhere, judge())
+    assert report.detector == "joint"
+    assert report.target.index == 0
+    assert report.held_out is not None
+    assert report.pictures
+    assert report.size is None
+    assert "the pattern of size 0.5 (L2) is that of l-red-sparse" in report.note
+
+
+def test_without_a_pattern_for_its_class_it_shows_none() -> None:
+    (report,) = explained(result("l-red", p=0.4, target=3), judge())
+    assert report.detector == "joint"
+    assert not report.pictures
+    assert "without a pattern" in report.note
+
+
+def test_a_lent_pattern_is_examined_once() -> None:
+    both = (result("l-red", p=0.0001), judge())
+    (pattern,) = rejecting_findings(both, decide(both, [], 0.05))
+    assert pattern.detector == "l-red"

@@ -143,3 +143,11 @@ def test_settings_are_in_a_detectors_key_and_other_packages_have_none() -> None:
     keys = {detector_key("mm-bd", one, about) for one in (usual, other) for about in "ab"}
     assert len(keys) == 4
     assert detector_key("another-package", usual, "a") is None
+
+
+def test_a_detector_that_sees_others_has_these_in_its_key() -> None:
+    (joint,) = build_detectors(("joint",), {}).values()
+    (usual,) = build_detectors(("mm-bd",), {}).values()
+    (other,) = build_detectors(("mm-bd",), {"mm-bd": {"steps": "5"}}).values()
+    keys = {detector_key("joint", joint, "a", before) for before in ([], [usual], [other])}
+    assert len(keys) == 3

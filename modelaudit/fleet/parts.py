@@ -1,7 +1,8 @@
 """One scan on many nodes: a task for each detector, and then one that makes the report.
 
 Detectors can run apart and give exactly the numbers of a scan in one piece: each has a generator of
-its own and sees nothing of the others. The targets of one detector cannot: they race against each
+its own and sees nothing of the others, but for those that run after them, which the last task runs.
+The targets of one detector cannot: they race against each
 other (:mod:`detectors.race`), so that how far one is searched depends on the others.
 
 A part's result goes into the last task as the result of an unfinished scan goes into the one that
@@ -84,7 +85,11 @@ def parts_of(options: ScanOptions) -> tuple[ScanOptions, ...]:
         names = build_detectors(options.detectors, options.settings, options.preset)
     except ModelAuditError:
         return ()
-    own = [name for name in registry.cheapest_first(names) if name in registry.REGISTRY]
+    own = [
+        name
+        for name in registry.cheapest_first(names)
+        if name in registry.REGISTRY and not registry.runs_after(name)
+    ]
     return tuple(_part(options, name) for name in reversed(own)) if len(own) > 1 else ()
 
 

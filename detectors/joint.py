@@ -1,0 +1,262 @@
+"""What the detectors say together: a class that stands out a little to several of them.
+
+Each detector tests its own statistics, and several tests cost power (Holm). An attack that none of
+them is for, such as a sinusoid over the whole image, makes its target a little too easy for many.
+This one runs after the others. It compares what they found for a class with what they find in a
+*clean twin* of the suspect (:mod:`detectors.twin`), because some classes are easy in any model, and
+tests whether one class is an outlier in all of it together (:mod:`detectors.outlier`). Neither is
+from a paper on backdoors.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detectors.lred import LRed
+from detectors.mm_bd import MmBd
+from detectors.order_statistic import MIN_STATISTICS
+from detectors.outlier import Array, CovariancePrior, p_value, shifts, simulated
+from detectors.stamping import images_per_batch
+from detectors.twin import distil
+from detectors.types import ClassStatistic, Detector, DetectorInput, DetectorResult, Progress
+
+#: Detectors whose statistics are looked at together.
+EVIDENCE = ("l-red", "l-red-sparse", "mm-bd")
+#: What belongs to the classes, and not to an attack; see :func:`covariates_of`.
+COVARIATES = ("twin l-red", "twin mm-bd", "logit gap")
+#: What their statistics were measured with. With other settings they mean something else.
+_L_RED = {
+    "weights": "entropy",
+    "sources": "all",
+    "pi": 0.9,
+    "schedule": "fast",
+    "growth": 0.2,
+    "per_class": 0,
+    "prior": True,
+}
+_MEASURED_WITH: Mapping[str, Mapping[str, object]] = {
+    "l-red": {"embedding": "additive", **_L_RED},
+    "l-red-sparse": {"embedding": "sparse", **_L_RED},
+    "mm-bd": {"schedule": "fast", "starts": 10, "steps": 30, "prior": True},
+}
+#: What is run on the twin. It tells apart easy and hard classes with fewer images.
+_ON_TWIN: Mapping[str, Detector] = {
+    "l-red": LRed("l-red", per_class=4),
+    "mm-bd": MmBd("mm-bd"),
+}
+#: Steps of the twin's training.
+_STEPS = 150
+#: Share of the clean images that a twin must see as the suspect does.
+_ALIKE = 0.8
+#: A detector that knows fewer than this share of its statistics says too little of the classes.
+_KNOWN = 0.3
+#: ``[K]``, and how many are not known.
+Logarithms = tuple[Array, int]
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The joint test with its settings.
+
+    Attributes:
+        name: registered name.
+        twin: whether the classes are compared with those of a clean twin, too.
+    """
+
+    name: str = "joint"
+    twin: bool = True
+
+    def __call__(self, data: DetectorInput) -> DetectorResult:
+        """Test the largest joint statistic of all classes, after the other detectors."""
+        start, passes = time.perf_counter(), data.classifier.image_passes
+        classes = data.classifier.num_classes
+        evidence = logarithms(_as_measured(data.results), classes)
+        if classes < MIN_STATISTICS or len(evidence) < 2:
+            return self._no_test(classes)
+        values, note = covariates_of(data, self.twin)
+        covariates = {name: one for name, r in values.items() if (one := logarithms_of(r))}
+        names = (*evidence, *covariates)
+        prior = known_of_clean_models().part(names, len(evidence))
+        columns = [*evidence.values(), *covariates.values()]
+        x = np.stack([values for values, _ in columns], -1)
+        statistics = shifts(x, prior)
+        target = int(statistics.argmax())
+        null = simulated(classes, [unknown for _, unknown in columns], prior)
+        p = p_value(float(statistics[target]), null)
+        deviations = _deviations(x, prior, names, target)
+        return DetectorResult(
+            detector=self.name,
+            p_plugin=None,
+            log_p_plugin=None,
+            p_calibrated=p,
+            target=target if p < 1 else None,
+            sources={},
+            classes=tuple(
+                ClassStatistic(one, float(value), float(value) or None, 0.0, {}, 0)
+                for one, value in enumerate(statistics)
+            ),
+            unit="likelihood ratio of a shift of the class; larger is more suspicious",
+            patterns={},
+            image_passes=data.classifier.image_passes - passes,
+            seconds=time.perf_counter() - start,
+            settings={"twin": self.twin},
+            notes=tuple(filter(None, (note, deviations))),
+        )
+
+    def _no_test(self, classes: int) -> DetectorResult:
+        reason = f"it needs two of {', '.join(EVIDENCE)}, with a test and their usual settings"
+        if classes < MIN_STATISTICS:
+            reason = f"{classes} classes are too few; the test needs {MIN_STATISTICS}"
+        return DetectorResult(
+            detector=self.name,
+            p_plugin=None,
+            log_p_plugin=None,
+            p_calibrated=None,
+            target=None,
+            sources={},
+            classes=(),
+            unit="",
+            patterns={},
+            image_passes=0.0,
+            seconds=0.0,
+            settings={"twin": self.twin},
+            reason=reason,
+            applicable=False,
+        )
+
+
+def _as_measured(results: Mapping[str, DetectorResult]) -> dict[str, DetectorResult]:
+    """The results of detectors that ran with the settings that clean models were measured with."""
+    return {
+        name: results[name]
+        for name, settings in _MEASURED_WITH.items()
+        if name in results and settings.items() <= results[name].settings.items()
+    }
+
+
+def covariates_of(data: DetectorInput, with_twin: bool = True) -> tuple[dict[str, Array], str]:
+    """What belongs to the classes, and not to an attack: positive values ``[K]`` by name.
+
+    "logit gap": by how much the largest logit is ahead of that of class t, the mean over the clean
+    images that the suspect takes for another class; 0 where there are none. "twin l-red" and "twin
+    mm-bd": the statistics of these in a clean twin. The suspect's passes count as those of any
+    detector. Those of the twin, which is small, do not.
+
+    Returns:
+        Them, and a sentence if the twin is not enough like the suspect to be compared with it.
+    """
+    suspect = data.classifier
+    with torch.no_grad():
+        parts = data.pixels.split(images_per_batch(suspect))
+        logits = torch.cat([suspect(x.to(suspect.device)).cpu() for x in parts])
+    found = {"logit gap": _gaps(logits)}
+    if not with_twin:
+        return found, ""
+    share = 1 / (1 + len(_ON_TWIN))
+    twin = distil(suspect, data.pixels, _STEPS, data.generator, _part(data.progress, 0.0, share))
+    alike = float((twin.predict(data.pixels) == logits.argmax(1)).double().mean())
+    if alike < _ALIKE:
+        note = f"the clean twin sees {alike:.0%} of the images as the model does: not compared"
+        return found, note
+    for place, (name, detector) in enumerate(_ON_TWIN.items(), start=1):
+        own = torch.Generator().manual_seed(data.generator.initial_seed())
+        progress = _part(data.progress, place * share, share)
+        result = detector(DetectorInput(twin, data.pixels, data.labels, own, progress))
+        if len(result.classes) == suspect.num_classes:
+            found[f"twin {name}"] = np.array([one.statistic for one in result.classes])
+    return found, ""
+
+
+def _gaps(logits: Tensor) -> Array:
+    """The mean of ``max_k logit_k - logit_t`` over the images of other classes than t ``[K]``."""
+    gaps = logits.amax(1, keepdim=True) - logits
+    others = torch.ones_like(gaps, dtype=torch.bool).scatter_(1, logits.argmax(1)[:, None], False)
+    mean = gaps.where(others, 0.0).sum(0) / others.sum(0).clamp_min(1)
+    return np.asarray(mean.double().numpy(), dtype=np.float64)
+
+
+def _part(progress: Progress, start: float, share: float) -> Progress:
+    """Progress of a part of the work."""
+    return lambda done: progress(start + share * done)
+
+
+def logarithms(results: Mapping[str, DetectorResult], classes: int) -> dict[str, Logarithms]:
+    """Of the statistics of those detectors that have a test and know enough of them."""
+    found = {}
+    for name in EVIDENCE:
+        result = results.get(name)
+        if result is None or result.reason or len(result.classes) != classes:
+            continue
+        values = logarithms_of(np.array([one.statistic for one in result.classes]))
+        if values is not None:
+            found[name] = values
+    return found
+
+
+def logarithms_of(statistics: Array) -> Logarithms | None:
+    """The logarithms of statistics ``[K]``, and of how many nothing is known.
+
+    They are 0 then, the smallest of all. They are taken to be as large as the smallest that is
+    known, and the simulation of the null does the same. ``None`` where too few are known.
+    """
+    known = statistics > 0
+    if not np.isfinite(statistics).all() or known.mean() < _KNOWN:
+        return None
+    values = np.log(np.where(known, statistics, statistics[known].min()))
+    return values, int((~known).sum())
+
+
+def _deviations(x: Array, prior: CovariancePrior, names: Sequence[str], target: int) -> str:
+    """What each detector says of a class against the others, for the report."""
+    others = np.delete(x, target, 0)
+    away = (x[target] - others.mean(0)) / np.sqrt(np.diag(prior.covariance))
+    said = ", ".join(f"{name} {value:+.1f}" for name, value in zip(names, away, strict=True))
+    return (
+        f"the class against the mean of the others, in a clean model's standard deviations: {said}"
+    )
+
+
+@lru_cache(maxsize=1)
+def known_of_clean_models() -> NamedPrior:
+    """What was measured of clean models (fixtures/results/joint.md)."""
+    text = resources.files("detectors").joinpath("joint_prior.json").read_text("utf-8")
+    measured = json.loads(text)
+    return NamedPrior(
+        tuple(measured["names"]),
+        np.array(measured["covariance"]),
+        float(measured["weight"]),
+        float(measured["tails"]),
+    )
+
+
+@dataclass(frozen=True)
+class NamedPrior:
+    """Covariance of the logarithms of statistics over the classes of clean models.
+
+    Attributes:
+        names: of the detectors and the covariates.
+        covariance: ``[n, n]``.
+        weight, tails: as those of :class:`detectors.outlier.CovariancePrior`, for all names.
+    """
+
+    names: tuple[str, ...]
+    covariance: Array
+    weight: float
+    tails: float
+
+    def part(self, names: Sequence[str], evidence: int) -> CovariancePrior:
+        """Of some of them, in this order; the marginal of an inverse Wishart distribution is one,
+        too, with as many degrees of freedom less as dimensions."""
+        places = [self.names.index(name) for name in names]
+        weight = self.weight - (len(self.names) - len(places))
+        covariance = self.covariance[np.ix_(places, places)]
+        return CovariancePrior(covariance, weight, self.tails, evidence)
