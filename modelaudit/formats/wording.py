@@ -22,9 +22,9 @@ def meaning(report: Report) -> str:
 def _meaning(report: Report) -> str:
     if report.verdict is Verdict.BACKDOORED and not any(map(flips_text, report.findings)):
         return (
-            f"Some inputs make this model answer {_answers(report)} with a lead over all other "
-            "classes that models without a backdoor hardly ever have. The detector names no "
-            "pattern that does so in images; whoever put a backdoor there knows one."
+            f"{_without_pattern(report)} that models without a backdoor hardly ever have. The "
+            "detector names no pattern that does so in images; whoever put a backdoor there knows "
+            "one."
         )
     if report.verdict is Verdict.BACKDOORED:
         return (
@@ -37,6 +37,18 @@ def _meaning(report: Report) -> str:
     return (
         "Nothing unusual was found by the detectors that ran. This is no proof that the model has "
         "no backdoor: other attacks, and fainter ones, would not have been seen."
+    )
+
+
+def _without_pattern(report: Report) -> str:
+    """What is unusual, without a pattern to show."""
+    if report.findings and report.findings[0].detector == "joint":
+        return (
+            f"This model can be made to answer {_answers(report)} with an ease, by several ways "
+            "together,"
+        )
+    return (
+        f"Some inputs make this model answer {_answers(report)} with a lead over all other classes"
     )
 
 
