@@ -27,7 +27,14 @@ from detectors.order_statistic import MIN_STATISTICS
 from detectors.outlier import Array, CovariancePrior, p_value, shifts, simulated
 from detectors.stamping import images_per_batch
 from detectors.twin import distil
-from detectors.types import ClassStatistic, Detector, DetectorInput, DetectorResult, Progress
+from detectors.types import (
+    ClassStatistic,
+    Detector,
+    DetectorInput,
+    DetectorResult,
+    Progress,
+    without_test,
+)
 
 #: Detectors whose statistics are looked at together.
 EVIDENCE = ("l-red", "l-red-sparse", "mm-bd")
@@ -80,8 +87,12 @@ class Joint:
         start, passes = time.perf_counter(), data.classifier.image_passes
         classes = data.classifier.num_classes
         evidence = logarithms(_as_measured(data.results), classes)
-        if classes < MIN_STATISTICS or len(evidence) < 2:
-            return self._no_test(classes)
+        if classes < MIN_STATISTICS:
+            few = f"{classes} classes are too few; the test needs {MIN_STATISTICS}"
+            return without_test(self.name, few, {"twin": self.twin})
+        if len(evidence) < 2:
+            reason = f"it needs two of {', '.join(EVIDENCE)}, with a test and their usual settings"
+            return without_test(self.name, reason, {"twin": self.twin})
         values, note = covariates_of(data, self.twin)
         covariates = {name: one for name, r in values.items() if (one := logarithms_of(r))}
         names = (*evidence, *covariates)
@@ -110,27 +121,6 @@ class Joint:
             seconds=time.perf_counter() - start,
             settings={"twin": self.twin},
             notes=tuple(filter(None, (note, deviations))),
-        )
-
-    def _no_test(self, classes: int) -> DetectorResult:
-        reason = f"it needs two of {', '.join(EVIDENCE)}, with a test and their usual settings"
-        if classes < MIN_STATISTICS:
-            reason = f"{classes} classes are too few; the test needs {MIN_STATISTICS}"
-        return DetectorResult(
-            detector=self.name,
-            p_plugin=None,
-            log_p_plugin=None,
-            p_calibrated=None,
-            target=None,
-            sources={},
-            classes=(),
-            unit="",
-            patterns={},
-            image_passes=0.0,
-            seconds=0.0,
-            settings={"twin": self.twin},
-            reason=reason,
-            applicable=False,
         )
 
 

@@ -125,6 +125,28 @@ class DetectorResult:
         return self.target if self.shift is None else self.shift
 
 
+def without_test(
+    detector: str, reason: str, settings: Mapping[str, Any] | None = None
+) -> DetectorResult:
+    """The result of a detector that did nothing, and cannot judge this model, for this reason."""
+    return DetectorResult(
+        detector=detector,
+        p_plugin=None,
+        log_p_plugin=None,
+        p_calibrated=None,
+        target=None,
+        sources={},
+        classes=(),
+        unit="",
+        patterns={},
+        image_passes=0.0,
+        seconds=0.0,
+        settings=settings or {},
+        reason=reason,
+        applicable=False,
+    )
+
+
 class Detector(Protocol):
     """A detector with its settings applied; calling it runs it."""
 

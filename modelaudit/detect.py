@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 
 from detectors import registry
-from detectors.types import Detector, DetectorInput, DetectorResult
+from detectors.types import Detector, DetectorInput, DetectorResult, without_test
 from modelaudit.conditions import Conditions, Stopped
 from modelaudit.cut_short import CutShort
 from modelaudit.options import ScanOptions
@@ -53,7 +53,7 @@ def with_left_out(
 ) -> tuple[DetectorResult, ...]:
     """One result per detector: of those that did not finish, that they did not."""
     why = cut_short.reason if cut_short else ""
-    return tuple(done[name] if name in done else _left_out(name, why) for name in detectors)
+    return tuple(done[name] if name in done else without_test(name, why) for name in detectors)
 
 
 def reasons_to_doubt(finished: Collection[str], cut_short: CutShort | None) -> tuple[str, ...]:
@@ -134,22 +134,4 @@ def _run(
             lambda share: progress(name, share),
             before,
         )
-    )
-
-
-def _left_out(name: str, why: str) -> DetectorResult:
-    return DetectorResult(
-        detector=name,
-        p_plugin=None,
-        log_p_plugin=None,
-        p_calibrated=None,
-        target=None,
-        sources={},
-        classes=(),
-        unit="",
-        patterns={},
-        image_passes=0.0,
-        seconds=0.0,
-        reason=why,
-        applicable=False,
     )
