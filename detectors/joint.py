@@ -26,7 +26,7 @@ from detectors.mm_bd import MmBd
 from detectors.order_statistic import MIN_STATISTICS
 from detectors.outlier import Array, CovariancePrior, p_value, shifts, simulated
 from detectors.stamping import images_per_batch
-from detectors.twin import distil
+from detectors.twin import distil, logits_of
 from detectors.types import (
     ClassStatistic,
     Detector,
@@ -35,12 +35,12 @@ from detectors.types import (
     Progress,
     without_test,
 )
+from modelaudit.memory import BatchSize
 
 #: Detectors whose statistics are looked at together.
 EVIDENCE = ("l-red", "l-red-sparse", "mm-bd")
 #: What belongs to the classes, and not to an attack; see :func:`covariates_of`.
 COVARIATES = ("twin l-red", "twin mm-bd", "logit gap")
-#: What their statistics were measured with. With other settings they mean something else.
 _L_RED = {
     "weights": "entropy",
     "sources": "all",
@@ -50,6 +50,7 @@ _L_RED = {
     "per_class": 0,
     "prior": True,
 }
+#: What their statistics were measured with. With other settings they mean something else.
 _MEASURED_WITH: Mapping[str, Mapping[str, object]] = {
     "l-red": {"embedding": "additive", **_L_RED},
     "l-red-sparse": {"embedding": "sparse", **_L_RED},
@@ -145,9 +146,7 @@ def covariates_of(data: DetectorInput, with_twin: bool = True) -> tuple[dict[str
         Them, and a sentence if the twin is not enough like the suspect to be compared with it.
     """
     suspect = data.classifier
-    with torch.no_grad():
-        parts = data.pixels.split(images_per_batch(suspect))
-        logits = torch.cat([suspect(x.to(suspect.device)).cpu() for x in parts])
+    logits = logits_of(suspect, data.pixels, BatchSize(images_per_batch(suspect))).cpu()
     found = {"logit gap": _gaps(logits)}
     if not with_twin:
         return found, ""

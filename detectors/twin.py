@@ -57,7 +57,7 @@ def distil(
     device, pixels = suspect.device, pixels.cpu()
     batch = BatchSize(images_per_batch(suspect))
     few = pixels[:: max(1, len(pixels) // _SCALED_BY)]
-    scale = _centred(_logits(suspect, few, batch)).std().clamp_min(1e-12)
+    scale = _centred(logits_of(suspect, few, batch)).std().clamp_min(1e-12)
     with torch.random.fork_rng(devices=[]):  # layers have no argument for a generator
         torch.default_generator.manual_seed(generator.initial_seed())
         network = _network(suspect.input_shape, suspect.num_classes).to(device)
@@ -66,7 +66,7 @@ def distil(
     network.train()
     for step in range(steps):
         x = _mixtures(pixels, BATCH, generator)
-        taught = _centred(_logits(suspect, x, batch)) / scale
+        taught = _centred(logits_of(suspect, x, batch)) / scale
         finite = taught.isfinite().all(1)
         if not finite.any():
             continue
@@ -81,7 +81,8 @@ def distil(
 
 
 @torch.no_grad()
-def _logits(suspect: Classifier, images: Tensor, batch: BatchSize) -> Tensor:
+def logits_of(suspect: Classifier, images: Tensor, batch: BatchSize) -> Tensor:
+    """Logits ``[n, K]`` of images ``[n, C, H, W]``, on the suspect's device, without gradients."""
     return batch.within_memory(
         lambda: torch.cat([suspect(x.to(suspect.device)) for x in images.split(batch.images)])
     )

@@ -2,8 +2,8 @@
 
 Detectors can run apart and give exactly the numbers of a scan in one piece: each has a generator of
 its own and sees nothing of the others, but for those that run after them, which the last task runs.
-The targets of one detector cannot: they race against each
-other (:mod:`detectors.race`), so that how far one is searched depends on the others.
+The targets of one detector cannot: they race against each other (:mod:`detectors.race`), so that
+how far one is searched depends on the others.
 
 A part's result goes into the last task as the result of an unfinished scan goes into the one that
 resumes it. So it counts only if the model, the images, their preprocessing, the device and the
