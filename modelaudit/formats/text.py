@@ -185,7 +185,8 @@ def _pattern_sizes(report: Report, detector: DetectorReport) -> Iterable[Rendera
     yield table
     if len(rows) > _MOST_BARS:
         yield f"  ... and {len(rows) - _MOST_BARS} less suspicious ones"
-    if not detector.sources:
+    weights = list(detector.sources.values())
+    if not weights or (len(weights) > 1 and len(set(weights)) == 1):  # equal ones say nothing
         return
     heaviest = sorted(detector.sources.items(), key=lambda item: -item[1])[:_MOST_SOURCES]
     listed = ", ".join(f"{s} ({report.model.classes[int(s)]}) {w:.2f}" for s, w in heaviest)
