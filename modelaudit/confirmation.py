@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from detectors import registry
 from detectors.finding import finding_of
 from detectors.types import DetectorResult
 from modelaudit.findings import searched_images, stamp_sources, unseen, with_pattern
@@ -26,11 +27,16 @@ def confirmed(
     it keeps the false-alarm rate; without unseen images nothing is taken back.
     """
     return tuple(
-        _confirm(result, with_pattern(result, results), suspect)
+        _confirm(result, _rests_on(result, results), suspect)
         if result.p_calibrated is not None and result.p_calibrated < alpha
         else result
         for result in results
     )
+
+
+def _rests_on(result: DetectorResult, results: Sequence[DetectorResult]) -> DetectorResult:
+    """The result whose pattern this one rests on: its own, or that of a detector that it judges."""
+    return with_pattern(result, results) if registry.runs_after(result.detector) else result
 
 
 def _confirm(result: DetectorResult, shown: DetectorResult, suspect: Suspect) -> DetectorResult:

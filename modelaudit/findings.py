@@ -39,8 +39,8 @@ def explain(
 ) -> tuple[FindingReport, ...]:
     """One report per target class (and one of all-to-all attacks), the surest first.
 
-    Each is of the surest detector that found this target and has a pattern to show. A detector
-    that judges what others found shows one of theirs.
+    Each is of the surest detector that found this target and has a pattern to show. Where none of
+    them has one, it shows that of another detector; see :func:`with_pattern`.
     """
     found: dict[int | None, list[tuple[DetectorResult, float]]] = {}
     for p, index in decision.found:
@@ -66,15 +66,18 @@ def _lent(report: FindingReport, result: DetectorResult, shown: DetectorResult) 
 def with_pattern(result: DetectorResult, results: Sequence[DetectorResult]) -> DetectorResult:
     """A result with a pattern for this one's target class.
 
-    That is, for a detector that judges what others found, the surest of these with a pattern to
-    which the same class is the most suspicious; the result itself where there is none.
+    That is, for a detector without patterns, the surest with one to which the same class is the
+    most suspicious, of those that it judges or, if it judges none, of all; the result itself where
+    there is none.
     """
+    if finding_of(result):
+        return result
     judged = registry.runs_after(result.detector)
     same = [
         (one.p_calibrated, index)
         for index, one in enumerate(results)
-        if one.detector in judged
-        and one.target == result.target
+        if (one.detector in judged or not judged)
+        and (one.target, one.shift) == (result.target, result.shift)
         and one.p_calibrated is not None
         and finding_of(one)
     ]

@@ -110,3 +110,10 @@ def test_what_rests_on_a_pattern_is_taken_back_with_it() -> None:
     assert [one.p_calibrated for one in both] == [1.0, 1.0]
     both = confirmed((lender, judge), suspect([0.3] * 20), 0.05)
     assert [one.p_calibrated for one in both] == [0.001, 0.001]
+
+
+def test_a_pattern_that_is_only_shown_takes_nothing_back() -> None:
+    lender = replace(result(0.2), detector="l-red-warp")
+    neurons = replace(result(0.001), detector="l-red-neurons", patterns={}, stamp=None, sources={})
+    both = confirmed((lender, neurons), suspect([0.9] * 20), 0.05)
+    assert [one.p_calibrated for one in both] == [0.2, 0.001]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -154,7 +155,12 @@ def test_all_to_all_every_class_becomes_another() -> None:
 def test_a_pattern_for_all_classes_is_not_examined_as_one_for_a_single_class() -> None:
     """Also where its shift is a class that another detector has found."""
     sure = result("all", 0.0001, target=None, shift=3)
-    found = [result("none", 0.5), result("one", target=3), sure, result("blind", stamp=None)]
+    found = [
+        result("none", 0.5),
+        result("one", target=3),
+        sure,
+        result("blind", target=2, stamp=None),
+    ]
     pattern = finding_of(sure)
     assert pattern is not None
     assert (pattern.detector, pattern.target) == ("all", 3)
@@ -185,6 +191,13 @@ def test_a_detector_that_judges_others_shows_the_pattern_of_the_surest() -> None
     assert report.pictures
     assert report.size is None
     assert "the pattern of size 0.5 (L2) is that of l-red-sparse" in report.note
+
+
+def test_a_detector_without_patterns_shows_that_of_any_other() -> None:
+    neurons = replace(judge(), detector="l-red-neurons")
+    (report,) = explained(result("l-red-warp", p=0.3), result("l-red", p=0.4), neurons)
+    assert report.detector == "l-red-neurons"
+    assert "is that of l-red-warp" in report.note
 
 
 def test_without_a_pattern_for_its_class_it_shows_none() -> None:

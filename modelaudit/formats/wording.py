@@ -12,6 +12,15 @@ from modelaudit.verdict import Verdict
 
 #: Target classes that are named; an all-to-all attack has as many as there are classes.
 _MOST_TARGETS = 5
+#: What detectors without a pattern of their own find unusual.
+_UNUSUAL = {
+    "mm-bd": "Some inputs make this model answer {answers} with a lead over all other classes",
+    "l-red-neurons": (
+        "Shifting the inner layers of this model, alike for all images, makes it answer {answers} "
+        "with an ease"
+    ),
+    "joint": "This model can be made to answer {answers} with an ease, by several ways together,",
+}
 
 
 def meaning(report: Report) -> str:
@@ -20,11 +29,14 @@ def meaning(report: Report) -> str:
 
 
 def _meaning(report: Report) -> str:
-    if report.verdict is Verdict.BACKDOORED and not any(map(flips_text, report.findings)):
-        return (
-            f"{_without_pattern(report)} that models without a backdoor hardly ever have. The "
-            "detector names no pattern that does so in images; whoever put a backdoor there knows "
-            "one."
+    if report.verdict is Verdict.BACKDOORED and not any(map(_has_own_pattern, report.findings)):
+        shown = any(map(flips_text, report.findings))
+        return f"{_without_pattern(report)} that models without a backdoor hardly ever have. " + (
+            "The pattern that is shown is another detector's, of which the same class is the most "
+            "suspicious; the attacker's may be another."
+            if shown
+            else "The detector names no pattern that does so in images; whoever put a backdoor "
+            "there knows one."
         )
     if report.verdict is Verdict.BACKDOORED:
         return (
@@ -40,16 +52,16 @@ def _meaning(report: Report) -> str:
     )
 
 
+def _has_own_pattern(finding: FindingReport) -> bool:
+    """Whether the pattern is what was tested, and not that of another detector."""
+    return finding.size is not None and bool(flips_text(finding))
+
+
 def _without_pattern(report: Report) -> str:
-    """What is unusual, without a pattern to show."""
-    if report.findings and report.findings[0].detector == "joint":
-        return (
-            f"This model can be made to answer {_answers(report)} with an ease, by several ways "
-            "together,"
-        )
-    return (
-        f"Some inputs make this model answer {_answers(report)} with a lead over all other classes"
-    )
+    """What is unusual, where it is not a pattern."""
+    detector = report.findings[0].detector if report.findings else ""
+    unusual = _UNUSUAL.get(detector, _UNUSUAL["mm-bd"])
+    return unusual.format(answers=_answers(report))
 
 
 def _answers(report: Report) -> str:

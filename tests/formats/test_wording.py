@@ -19,6 +19,14 @@ def found_by(detector: str) -> Report:
 def test_without_a_pattern_it_says_what_is_unusual() -> None:
     assert "with a lead over all other classes that models" in meaning(found_by("mm-bd"))
     assert "an ease, by several ways together, that models" in meaning(found_by("joint"))
+    assert "Shifting the inner layers" in meaning(found_by("l-red-neurons"))
+    assert "names no pattern" in meaning(found_by("l-red-neurons"))
+
+
+def test_a_pattern_of_another_detector_is_not_what_was_tested() -> None:
+    report = backdoored()
+    lent = replace(report.findings[0], detector="l-red-neurons", size=None)
+    assert "is another detector's" in meaning(replace(report, findings=(lent,)))
 
 
 def test_a_pattern_is_what_it_is_about() -> None:
