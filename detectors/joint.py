@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detectors.lred import LRed
+from detectors.lred import NEURONS, LRed
 from detectors.mm_bd import MmBd
 from detectors.order_statistic import MIN_STATISTICS
 from detectors.outlier import Array, CovariancePrior, p_value, shifts, simulated
@@ -38,28 +38,23 @@ from detectors.types import (
 from modelaudit.memory import BatchSize
 
 #: Detectors whose statistics are looked at together.
-EVIDENCE = ("l-red", "l-red-sparse", "mm-bd")
+EVIDENCE = ("l-red", "l-red-sparse", "mm-bd", "l-red-neurons")
 #: What belongs to the classes, and not to an attack; see :func:`covariates_of`.
-COVARIATES = ("twin l-red", "twin mm-bd", "logit gap")
-_L_RED = {
-    "weights": "entropy",
-    "sources": "all",
-    "pi": 0.9,
-    "schedule": "fast",
-    "growth": 0.2,
-    "per_class": 0,
-    "prior": True,
-}
+COVARIATES = ("twin l-red", "twin mm-bd", "twin l-red-neurons", "logit gap")
+_L_RED = {"sources": "all", "pi": 0.9, "schedule": "fast", "growth": 0.2, "prior": True}
+_PATTERN = _L_RED | {"weights": "entropy", "per_class": 0}
 #: What their statistics were measured with. With other settings they mean something else.
 _MEASURED_WITH: Mapping[str, Mapping[str, object]] = {
-    "l-red": {"embedding": "additive", **_L_RED},
-    "l-red-sparse": {"embedding": "sparse", **_L_RED},
+    "l-red": {"embedding": "additive", **_PATTERN},
+    "l-red-sparse": {"embedding": "sparse", **_PATTERN},
+    "l-red-neurons": {**NEURONS, **_L_RED},
     "mm-bd": {"schedule": "fast", "starts": 10, "steps": 30, "prior": True},
 }
 #: What is run on the twin. It tells apart easy and hard classes with fewer images.
 _ON_TWIN: Mapping[str, Detector] = {
     "l-red": LRed("l-red", per_class=4),
     "mm-bd": MmBd("mm-bd"),
+    "l-red-neurons": LRed("l-red-neurons", **NEURONS),
 }
 #: Steps of the twin's training.
 _STEPS = 150
@@ -138,8 +133,8 @@ def covariates_of(data: DetectorInput, with_twin: bool = True) -> tuple[dict[str
     """What belongs to the classes, and not to an attack: positive values ``[K]`` by name.
 
     "logit gap": by how much the largest logit is ahead of that of class t, the mean over the clean
-    images that the suspect takes for another class; 0 where there are none. "twin l-red" and "twin
-    mm-bd": the statistics of these in a clean twin. The suspect's passes count as those of any
+    images that the suspect takes for another class; 0 where there are none. "twin l-red" and so
+    on: the statistics of these in a clean twin. The suspect's passes count as those of any
     detector. Those of the twin, which is small, do not.
 
     Returns:

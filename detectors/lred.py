@@ -13,8 +13,8 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +32,8 @@ from detectors.summary import (
     shift_notes,
     smallest_patterns,
 )
-from detectors.types import DetectorInput, DetectorResult
+from detectors.types import DetectorInput, DetectorResult, without_test
+from modelaudit.watch import FeaturesUnavailable
 
 _ROWS: Mapping[str, Callable[[Tensor, int], Rows]] = {
     "all": Rows.per_target,
@@ -51,6 +52,9 @@ PRIORS: Mapping[str, SpreadPrior] = {
 #: Of shifts of all classes most have no pattern below the largest size, so that little is known of
 #: their spread: a wide one is assumed.
 SHIFT_PRIOR = SpreadPrior(shape=5.0, weight=PRIOR_WEIGHT)
+#: Settings of ``l-red-neurons``. Shifts of neurons work on the images of all classes alike: with
+#: source weights and more images as many attacks are found, and more clean models stand out.
+NEURONS: Mapping[str, Any] = {"embedding": "neurons", "weights": "uniform", "per_class": 4}
 
 
 @dataclass(frozen=True)
@@ -130,11 +134,24 @@ class LRed:
     def __call__(self, data: DetectorInput) -> DetectorResult:
         """Estimate a pattern per putative target and test the smallest."""
         start, passes = time.perf_counter(), data.classifier.image_passes
+        try:
+            result = self._tested(data)
+        except FeaturesUnavailable as unavailable:
+            result = without_test(self.name, str(unavailable), self._settings())
+        cost, seconds = data.classifier.image_passes - passes, time.perf_counter() - start
+        return replace(result, image_passes=cost, seconds=seconds)
+
+    def _tested(self, data: DetectorInput) -> DetectorResult:
+        """The result but for its cost.
+
+        Raises:
+            FeaturesUnavailable: the embedding needs what the model does not show.
+        """
         device, num_classes = data.classifier.device, data.classifier.num_classes
         pixels, labels = data.pixels.to(device), data.labels.to(device)
         chosen, rows = self.searched(labels, num_classes, data.generator)
         pixels, labels = pixels[chosen], labels[chosen]
-        embedding = EMBEDDINGS[self.embedding].fit(pixels, data.generator)
+        embedding = EMBEDDINGS[self.embedding].fit(pixels, data.generator, data.classifier)
         config = self._search_config(data.classifier.input_shape, len(rows))
         search = PatternSearch(data.classifier, pixels, labels, embedding, config)
         found = search.run(rows, data.progress)
@@ -151,16 +168,16 @@ class LRed:
             sources=best.weights if best else {},
             classes=classes,
             unit=embedding.unit,
-            patterns=smallest_patterns(found, rows),
-            image_passes=data.classifier.image_passes - passes,
-            seconds=time.perf_counter() - start,
+            patterns=smallest_patterns(found, rows) if embedding.in_images else {},
+            image_passes=0.0,
+            seconds=0.0,
             null=test.null,
             settings=self._settings_used(config),
             notes=self._notes(found, rows, num_classes, embedding, config, test.count),
             reason=test.reason,
             applicable=self.sources != "all-to-all" or len(rows) >= MIN_STATISTICS,
             critical=test.critical,
-            stamp=embedding.apply,
+            stamp=embedding.apply if embedding.in_images else None,
             searched=chosen.cpu(),
         )
 
@@ -221,12 +238,15 @@ class LRed:
             return None
         return SHIFT_PRIOR if self.sources == "all-to-all" else PRIORS[self.embedding]
 
+    def _settings(self) -> dict[str, object]:
+        return {name: value for name, value in asdict(self).items() if name != "name"}
+
     def _settings_used(self, config: SearchConfig) -> dict[str, object]:
         """The settings with the schedule's defaults filled in, for the report."""
         used = {name: getattr(config, name) for name in ("delta", "growth", "refine", "tau_max")}
         used["largest"] = config.largest if math.isfinite(config.largest) else 0.0
         used["race"] = config.race.factor if config.race else 0.0
-        return {name: value for name, value in (asdict(self) | used).items() if name != "name"}
+        return self._settings() | used
 
     def _search_config(self, input_shape: tuple[int, int, int], rows: int) -> SearchConfig:
         """The settings of the search of so many rows, with the schedule's defaults filled in."""

@@ -10,7 +10,7 @@ from detectors import plugins
 from detectors.embeddings import EMBEDDINGS
 from detectors.entry import Entry, setting_types
 from detectors.joint import EVIDENCE, Joint
-from detectors.lred import LRed
+from detectors.lred import NEURONS, LRed
 from detectors.mm_bd import MmBd
 from detectors.neural_cleanse import NeuralCleanse
 from detectors.types import Detector
@@ -48,9 +48,12 @@ REGISTRY: Mapping[str, Entry] = MappingProxyType(
         "l-red": _one_target("additive"),
         "l-red-sparse": _one_target("sparse"),
         "l-red-warp": _one_target("warp"),
-        "l-red-generator": _one_target("generator"),
+        "l-red-neurons": Entry(
+            LRed, NEURONS, f"L-RED, neurons: {EMBEDDINGS['neurons'].sees}", default=True
+        ),
         "l-red-all-to-all": _all_to_all("additive"),
         "l-red-all-to-all-sparse": _all_to_all("sparse"),
+        "l-red-generator": _one_target("generator", default=False),
         "l-red-patch": _one_target("patch", default=False),
         "neural-cleanse": Entry(
             NeuralCleanse, {}, "Neural Cleanse: patches that work on images of all classes", False
@@ -73,6 +76,7 @@ FAST = ("l-red", "mm-bd")
 _BY_COST = (
     "mm-bd",
     "l-red",
+    "l-red-neurons",
     "l-red-all-to-all",
     "l-red-all-to-all-sparse",
     "l-red-patch",

@@ -73,7 +73,7 @@ class Stamping:
     ) -> None:
         self.classifier = classifier
         self.labels = labels.to(classifier.device)
-        self._stamp = embedding.bind(pixels.to(classifier.device))
+        self._ask = embedding.ask(classifier, pixels.to(classifier.device))
         classes = one_hot(self.labels, classifier.num_classes).float()
         # [n, K]: row i holds 1/|D_s| for the class s of image i, so that (hits @ this) is q_st.
         self._share = classes / classes.sum(0).clamp_min(1)
@@ -107,7 +107,7 @@ class Stamping:
             Whether each image is classified as its goal, 0 or 1 ``[b]``, and log p(goal | image)
             ``[b]``.
         """
-        logits = self.classifier(self._stamp(theta, batch.row, batch.image), bfloat16)
+        logits = self._ask(theta, batch.row, batch.image, bfloat16)
         goal = rows.goals[batch.row, self.labels[batch.image]]
         log_p = logits.log_softmax(1).gather(1, goal[:, None]).squeeze(1)
         return (logits.detach().argmax(1) == goal).float(), log_p

@@ -56,8 +56,9 @@ def shift_notes(found: SearchResult, largest: float, unit: str) -> tuple[str, ..
     missing = int(found.size.isinf().sum())
     if not missing:
         return ()
+    bound = f" up to {largest:.3g} ({unit})" if np.isfinite(largest) else ""
     return (
-        f"no pattern up to {largest:.3g} ({unit}) for {missing} of {len(found.size)} shifts of all "
+        f"no pattern{bound} for {missing} of {len(found.size)} shifts of all "
         "classes, as is usual without an all-to-all backdoor",
     )
 

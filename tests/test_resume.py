@@ -27,6 +27,7 @@ SETTINGS = {
     "l-red-all-to-all": {"per_class": "1"},
     "neural-cleanse": {"steps": "20"},
     "mm-bd": {"starts": "2", "steps": "5"},
+    "l-red-neurons": {"per_class": "1"},
     "l-red-warp": {"tau_max": "1"},
 }
 OPTIONS = ScanOptions(

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from detectors.embeddings.additive import Additive
 from detectors.embeddings.generator import Generator
+from detectors.embeddings.neurons import Neurons
 from detectors.embeddings.patch import Patch
 from detectors.embeddings.protocol import Embedding
 from detectors.embeddings.sparse import Sparse
@@ -15,8 +16,8 @@ from detectors.embeddings.warp import Warp
 EMBEDDINGS: Mapping[str, Embedding] = MappingProxyType(
     {
         embedding.name: embedding
-        for embedding in (Additive(), Sparse(), Warp(), Generator(), Patch())
+        for embedding in (Additive(), Sparse(), Warp(), Generator(), Neurons(), Patch())
     }
 )
 
-__all__ = ["EMBEDDINGS", "Additive", "Embedding", "Generator", "Patch", "Sparse", "Warp"]
+__all__ = ["EMBEDDINGS", "Additive", "Embedding", "Generator", "Neurons", "Patch", "Sparse", "Warp"]

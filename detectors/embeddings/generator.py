@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from detectors.embeddings.ascent import along_gradient
 from detectors.embeddings.protocol import Embedding, Stamp
+from modelaudit.classifier import Classifier
 
 # Stands for a spread of 0, by which nothing can be divided.
 _TINY = 1e-30
@@ -59,7 +60,7 @@ class Generator(Embedding):
     ) -> None:
         self._filters, self._threshold, self._whitening = filters, threshold, whitening
 
-    def fit(self, pixels: Tensor, generator: torch.Generator) -> Generator:
+    def fit(self, pixels: Tensor, generator: torch.Generator, classifier: Classifier) -> Generator:
         """The embedding for clean images ``[n, C, H, W]``: random filters, whitened features."""
         chosen = torch.randperm(len(pixels), generator=generator)[:_MOST_IMAGES]
         pixels, channels = pixels[chosen.to(pixels.device)], pixels.shape[1]

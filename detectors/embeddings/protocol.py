@@ -8,9 +8,13 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
+from modelaudit.classifier import Classifier
+
 #: ``stamp(theta, row, image)``: the images with these indices ``[b]``, each with the pattern of its
 #: row ``[b]`` out of ``theta`` ``[R, *]``; ``[b, C, H, W]`` in [0, 1], differentiable in ``theta``.
 Stamp = Callable[[Tensor, Tensor, Tensor], Tensor]
+#: ``ask(theta, row, image, bfloat16)``: the logits ``[b, K]`` of these images with these patterns.
+Ask = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
 
 
 class Embedding(Protocol):
@@ -24,6 +28,7 @@ class Embedding(Protocol):
         unit: of the size, for reports.
         sees: which patterns it is for, in a few words.
         first_step: length of the first step of the fast schedule, in the unit of the size.
+        in_images: whether the pattern is a change of the images, so that it can be shown.
         clean_shape: Gamma shape of 1 / size over the targets of a typical clean model, for the
             prior of the test; measured by ``python -m fixtures.benchmark spread``.
     """
@@ -33,9 +38,14 @@ class Embedding(Protocol):
     sees: str
     first_step: float
     clean_shape: float
+    in_images: bool = True
 
-    def fit(self, pixels: Tensor, generator: torch.Generator) -> Self:
-        """The embedding for clean images ``[n, C, H, W]``, where it depends on them."""
+    def fit(self, pixels: Tensor, generator: torch.Generator, classifier: Classifier) -> Self:
+        """The embedding for clean images ``[n, C, H, W]`` and a model, where it depends on them.
+
+        Raises:
+            FeaturesUnavailable: it needs something of the model that this one does not show.
+        """
         return self
 
     def state(self) -> tuple[Tensor, ...]:
@@ -56,6 +66,11 @@ class Embedding(Protocol):
         An embedding may work out here, once, what depends on the images alone.
         """
         return lambda theta, row, image: self.apply(pixels[image], theta[row])
+
+    def ask(self, classifier: Classifier, pixels: Tensor) -> Ask:
+        """What the model says of images ``[n, C, H, W]`` with patterns, again and again."""
+        stamp = self.bind(pixels)
+        return lambda theta, row, image, bfloat16: classifier(stamp(theta, row, image), bfloat16)
 
     def step(self, theta: Tensor, gradient: Tensor, delta: Tensor) -> Tensor:
         """Patterns ``[R, *]`` after one step of steepest ascent of length ``delta`` ``[R]``.
