@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from modelaudit.classifier import Classifier
+from modelaudit.inner_layers import inner_layers
 from modelaudit.loaders.torchscript import TorchScriptModule
-from modelaudit.shifted import Layer, Shifted, inner_layers
+from modelaudit.shifted import Layer, Shifted
 from modelaudit.watch import FeaturesUnavailable
 
 SHAPE = (1, 4, 4)

@@ -10,7 +10,8 @@ from torch import Tensor
 from detectors.embeddings.ascent import along_gradient
 from detectors.embeddings.protocol import Ask, Embedding
 from modelaudit.classifier import Classifier
-from modelaudit.shifted import Layer, Shifted, inner_layers
+from modelaudit.inner_layers import inner_layers
+from modelaudit.shifted import Layer, Shifted, channels_of
 
 
 class Neurons(Embedding):
@@ -46,7 +47,7 @@ class Neurons(Embedding):
 
     def init(self, rows: int, input_shape: tuple[int, int, int]) -> Tensor:
         """``v = 0`` ``[rows, D]``, D channels of all inner layers together."""
-        return torch.zeros(rows, sum(layer.channels for layer in self._layers if layer.spread))
+        return torch.zeros(rows, channels_of(self._layers))
 
     def apply(self, x: Tensor, theta: Tensor) -> Tensor:
         """The images as they are: the change is in the model."""
