@@ -23,7 +23,7 @@ class Entry:
         summary: one line for ``modelaudit detectors``.
         default: whether a scan runs it when none is named; never those of other packages.
         after: detectors whose results it is given, as far as the scan runs them; it then runs when
-            all others have finished. Of built-in detectors only.
+            these have finished. Of built-in detectors only.
     """
 
     config: Callable[..., Detector]

@@ -8,8 +8,11 @@ import torch
 
 from detectors import registry
 from detectors.types import Detector, DetectorInput, DetectorResult, without_test
+from modelaudit.classifier import Classifier
 from modelaudit.conditions import Conditions, Stopped
 from modelaudit.cut_short import CutShort
+from modelaudit.errors import ModelAuditError
+from modelaudit.lanes import Together, lanes_of, side_by_side
 from modelaudit.options import ScanOptions
 from modelaudit.resume import detector_key, kept, restored, scan_key
 from modelaudit.stages import StageProgress
@@ -26,25 +29,42 @@ def run_detectors(
     """The results of the detectors that finished, by name, in the order given.
 
     Every detector has a generator of its own, seeded alike, and sees nothing of the others, so
-    that its numbers are the same whichever ran before it, in this scan or in another. Those that
-    are registered to run after the others are the exception: they see what these found.
+    that its numbers are the same whichever runs before it or beside it, in this scan or in another.
+    Those that are registered to run after others are the exception: they see what these found.
 
-    The cheapest run first, in an order that is fixed beforehand, until ``progress`` raises
-    :class:`Stopped`. So which ones finish depends on how long they take and not on what they
-    find, and Holm's procedure over those that finished holds its error rate. (As far as the two
-    have nothing to do with each other: a search takes as long as its slowest classes do, and the
-    attacker's is a quick one.)
+    They are started in an order that is fixed beforehand, the cheapest first as far as nothing
+    waits for a dearer one, until ``progress`` raises :class:`Stopped`. So which ones finish depends
+    on how long they take and not on what they find, and Holm's procedure over those that finished
+    holds its error rate. (As far as the two have nothing to do with each other: a search takes as
+    long as its slowest classes do, and the attacker's is a quick one.)
     """
     store = _Store(detectors, suspect, options, conditions)
     done = store.found()
+    waiting = [name for name in registry.in_order(detectors) if name not in done]
+    if not waiting:
+        return {name: done[name] for name in detectors}
+    together = Together({name: registry.cost(name) for name in waiting}, progress)
+
+    def awaited(name: str) -> set[str]:
+        return {one for one in registry.runs_after(name) if one in detectors}
+
+    def work(name: str, lane: Classifier) -> DetectorResult:
+        before = {one: done[one] for one in awaited(name)}
+        return _run(name, detectors[name], lane, suspect, options.seed, together, before)
+
+    def ready(name: str) -> bool:
+        return awaited(name) <= done.keys()
+
+    lanes = lanes_of(suspect.classifier, len(detectors))
     try:
-        for name in registry.cheapest_first(detectors):
-            if name not in done:
-                before = {one: done[one] for one in registry.runs_after(name) if one in done}
-                done[name] = _run(name, detectors[name], suspect, options.seed, progress, before)
-                store.keep(name, done[name])
+        for name, result in side_by_side(waiting, ready, work, lanes, together.end):
+            done[name] = result
+            store.keep(name, result)
     except Stopped:
         pass  # whoever raised it knows why
+    finally:
+        for lane in lanes[1:]:
+            suspect.classifier.count(lane.image_passes)
     return {name: done[name] for name in detectors if name in done}
 
 
@@ -88,7 +108,7 @@ class _Store:
         self._keep = conditions.keep
         self._keys: dict[str, str] = {}
         if conditions.keep or conditions.finished:
-            about = scan_key(options, suspect)
+            about = scan_key(options, suspect, len(detectors))
             keys = {}
             for name, one in detectors.items():
                 before = [detectors[n] for n in registry.runs_after(name) if n in detectors]
@@ -119,19 +139,26 @@ class _Store:
 def _run(
     name: str,
     detector: Detector,
+    classifier: Classifier,
     suspect: Suspect,
     seed: int,
-    progress: StageProgress,
+    progress: Together,
     before: Mapping[str, DetectorResult],
 ) -> DetectorResult:
     progress(name, 0.0)
-    return detector(
-        DetectorInput(
-            suspect.classifier,
-            suspect.chosen.pixels,
-            suspect.chosen.labels,
-            torch.Generator().manual_seed(seed),
-            lambda share: progress(name, share),
-            before,
+    try:
+        result = detector(
+            DetectorInput(
+                classifier,
+                suspect.chosen.pixels,
+                suspect.chosen.labels,
+                torch.Generator().manual_seed(seed),
+                lambda share: progress(name, share),
+                before,
+            )
         )
-    )
+    except ModelAuditError as error:
+        error.stage = error.stage or name
+        raise
+    progress.finished(name)
+    return result

@@ -26,17 +26,20 @@ def _bars(quiet: bool) -> Progress:
 
 @contextmanager
 def stage_progress(quiet: bool) -> Iterator[Callable[[str, float], None]]:
-    """Shows the stages of a scan one after another."""
+    """Shows the stages of a scan one after another.
+
+    A stage that begins with 0 has a bar of its own; one that begins later goes on with the last.
+    """
     with _bars(quiet) as bars:
         task = bars.add_task("starting", total=1.0)
         current = ""
 
         def show(stage: str, share: float) -> None:
             nonlocal current
-            if stage != current:
-                current = stage
-                bars.reset(task, description=stage, total=1.0)
-            bars.update(task, completed=share)
+            if stage != current and not share:
+                bars.reset(task, total=1.0)
+            current = stage
+            bars.update(task, completed=share, description=stage)
 
         yield show
 

@@ -6,8 +6,9 @@ that modules, imported graphs and scripts are all the same.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,12 +205,33 @@ def is_layer(func: Any, result: Any) -> bool:
     return func in _PRODUCTS or (func in CONVOLUTIONS and result.dim() > 2)
 
 
-@contextmanager
-def layers_visible() -> Iterator[None]:
+class _FastPath:
+    """Torch's switch for the fused kernels of transformers: one for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = True
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        with self._lock:
+            if not self._users:
+                self._before = torch.backends.mha.get_fastpath_enabled()
+            self._users += 1
+            torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    torch.backends.mha.set_fastpath_enabled(self._before)
+
+
+_FAST_PATH = _FastPath()
+
+
+def layers_visible() -> AbstractContextManager[None]:
     """Without the fused kernels of transformers, which torch takes where no gradient is needed."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+    return _FAST_PATH.off()

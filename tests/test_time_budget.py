@@ -198,11 +198,15 @@ def test_when_to_doubt() -> None:
     assert reasons_to_doubt((), None) == ()
 
 
-def test_every_detector_has_a_place_by_cost() -> None:
-    ordered = registry.cheapest_first((*reversed(registry.REGISTRY), "of-another-package"))
+def test_the_cheapest_begin_and_what_another_waits_for() -> None:
+    ordered = registry.in_order((*reversed(registry.REGISTRY), "of-another-package"))
     assert set(ordered[: len(registry.FAST)]) == set(registry.FAST)
-    assert ordered[-2:] == ("of-another-package", "joint")  # which looks at what the others found
-    assert registry.cheapest_first(ordered) == registry.cheapest_first(reversed(ordered))
+    assert ordered[-1] == "of-another-package"
+    assert registry.in_order(ordered) == registry.in_order(reversed(ordered))
+    for name in registry.REGISTRY:
+        before = ordered[: ordered.index(name)]
+        assert set(registry.runs_after(name)) <= set(before)
+        assert registry.cost(name) > 0
 
 
 def test_a_clock_without_a_budget_never_stops() -> None:

@@ -70,27 +70,31 @@ def is_split(waiting: int, models: int, at_once: int) -> bool:
     return waiting <= left and 2 * left <= at_once
 
 
-def parts_of(options: ScanOptions) -> tuple[ScanOptions, ...]:
-    """Scans of one detector each, the dearest first; none for a scan that is not split.
+def parts_of(parcel: Parcel) -> tuple[Parcel, ...]:
+    """Parts of one detector each, the dearest first; none for a scan that is not split.
 
     That is one with fewer than two built-in detectors; with a time budget, which is that of one
     process; or with a detector or setting that there is not, which the scan itself says.
     """
     from detectors import registry  # brings torch, which Ray's workers do not need
+    from modelaudit.lanes import threads_of_each
     from modelaudit.scanning import build_detectors
 
+    options = parcel.options
     if options.time_budget is not None:
         return ()
     try:
         names = build_detectors(options.detectors, options.settings, options.preset)
     except ModelAuditError:
         return ()
-    own = [
-        name
-        for name in registry.cheapest_first(names)
-        if name in registry.REGISTRY and not registry.runs_after(name)
-    ]
-    return tuple(_part(options, name) for name in reversed(own)) if len(own) > 1 else ()
+    own = [name for name in names if name in registry.REGISTRY and not registry.runs_after(name)]
+    own.sort(key=registry.cost, reverse=True)
+    # As many as in a scan in one piece, so that the numbers are the same to the last digit.
+    threads = threads_of_each(parcel.threads, len(names))
+    parts = (
+        replace(parcel, options=_part(options, one), threads=threads, part=True) for one in own
+    )
+    return tuple(parts) if len(own) > 1 else ()
 
 
 def _part(options: ScanOptions, name: str) -> ScanOptions:

@@ -99,9 +99,9 @@ class _Fleet:
             except (ModelAuditError, OSError) as error:
                 yield job, failure_of(job.options.model, error)
                 continue
-            parts = parts_of(scan.parcel.options) if split else ()
+            parts = parts_of(scan.parcel) if split else ()
             for part in parts:
-                scan.parts.add(self._start(scan, replace(scan.parcel, options=part, part=True)))
+                scan.parts.add(self._start(scan, part))
             if not parts:
                 self._start(scan, scan.rest)
 

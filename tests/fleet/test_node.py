@@ -72,11 +72,11 @@ def test_a_node_that_sees_nothing_says_what_one_says_that_sees_all(options: Scan
 def test_parts_and_what_is_left_give_the_same_numbers_as_the_whole(options: ScanOptions) -> None:
     settings = {**options.settings, "mm-bd": {"steps": "5"}}
     options = replace(options, detectors=("l-red", "mm-bd", "l-red-sparse"), settings=settings)
-    whole, files = parcel(options)
+    whole, files = parcel(options, threads=2)
     here = from_plain(Report, scan_parcel(whole, files, fail)["report"])
     found: list[FinishedDetector] = []
-    for part in parts_of(options)[1:]:  # one is lost
-        plain = scan_parcel(replace(whole, options=part, part=True), files, fail)["finished"]
+    for part in parts_of(whole)[1:]:  # one is lost
+        plain = scan_parcel(part, files, fail)["finished"]
         found += from_plain(tuple[FinishedDetector, ...], plain)
     assert [one.report.detector for one in found] == ["l-red", "mm-bd"]
     last = replace(whole, finished=tuple(found))

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from detectors.registry import preset_names, runs_after
+from modelaudit.fleet.node import Parcel
 from modelaudit.fleet.parts import is_split, parts_of
+from modelaudit.lanes import threads_of_each
 from modelaudit.options import ScanOptions
 from tests.detectors.test_plugins import install_example
 
 SCAN = ScanOptions(Path("m.onnx"), Path("images"), detectors=("mm-bd", "l-red-sparse", "l-red"))
+PARCEL = Parcel("0", SCAN, (), None, None, False, threads=2)
 SETTINGS = {"l-red": {"tau_max": "2"}, "mm-bd": {"steps": "5"}}
+
+
+def options_of_parts(**changes: Any) -> list[ScanOptions]:
+    """The scans that one with such options is split into."""
+    return [one.options for one in parts_of(replace(PARCEL, options=replace(SCAN, **changes)))]
+
+
+def test_a_part_has_the_threads_that_its_detector_has_in_the_whole() -> None:
+    for threads in (1, 2, 8):
+        parts = parts_of(replace(PARCEL, threads=threads))
+        assert {one.threads for one in parts} == {threads_of_each(threads, len(SCAN.detectors))}
+        assert all(one.part for one in parts)
 
 
 def test_the_models_that_full_rounds_leave_over_are_split() -> None:
@@ -28,7 +44,7 @@ def test_the_models_that_full_rounds_leave_over_are_split() -> None:
 
 
 def test_every_detector_is_a_part_with_its_own_settings_the_dearest_first() -> None:
-    parts = parts_of(replace(SCAN, settings=SETTINGS, alpha=0.01, seed=3))
+    parts = options_of_parts(settings=SETTINGS, alpha=0.01, seed=3)
     assert [one.detectors for one in parts] == [("l-red-sparse",), ("l-red",), ("mm-bd",)]
     assert [dict(one.settings) for one in parts] == [
         {},
@@ -36,7 +52,7 @@ def test_every_detector_is_a_part_with_its_own_settings_the_dearest_first() -> N
         {"mm-bd": SETTINGS["mm-bd"]},
     ]
     assert {(one.model, one.alpha, one.seed) for one in parts} == {(SCAN.model, 0.01, 3)}
-    by_default = parts_of(replace(SCAN, detectors=()))
+    by_default = options_of_parts(detectors=())
     apart = {name for name in preset_names("default") if not runs_after(name)}
     assert {one.detectors[0] for one in by_default} == apart
 
@@ -54,6 +70,6 @@ def test_what_cannot_be_split_is_scanned_in_one_piece(
         {"settings": {"l-red": {"no-such": "1"}}},
         {"settings": {"neural-cleanse": {"steps": "1"}}},
     ):
-        assert parts_of(replace(SCAN, **changes)) == ()
-    parts = parts_of(replace(SCAN, detectors=("example-bias", "mm-bd", "l-red")))
+        assert not options_of_parts(**changes)
+    parts = options_of_parts(detectors=("example-bias", "mm-bd", "l-red"))
     assert [one.detectors for one in parts] == [("l-red",), ("mm-bd",)]
