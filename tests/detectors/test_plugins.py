@@ -59,6 +59,7 @@ def test_the_example_is_loaded_when_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(install_example(tmp_path))
+    monkeypatch.delitem(sys.modules, "example_detector", raising=False)  # of another test
     assert "example-bias" in plugins.declarations()
     assert "example-bias" not in registry.preset_names("thorough")
     assert "example_detector" not in sys.modules
