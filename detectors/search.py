@@ -85,6 +85,14 @@ def update_weights(q: Tensor, w: Tensor, rows: Rows) -> Tensor:
     return torch.where(weighted > 0, softmax, rows.uniform_weights())
 
 
+def _has_direction(gradient: Tensor) -> Tensor:
+    """Which of the gradients ``[R, *]`` lead anywhere ``[R]``.
+
+    Where a shift has switched all neurons off, or the outputs are saturated, none does.
+    """
+    return gradient.flatten(1).norm(dim=1) > 0  # not where it underflows, and not for NaN
+
+
 class PatternSearch:
     """Algorithm 1 for every row at once.
 
@@ -129,6 +137,11 @@ class PatternSearch:
         stride = torch.ones(count, device=theta.device)
         _, gradient, _ = self._evaluate(theta, w, rows, update=False)
         for step in range(1, self.config.tau_max + 1):
+            uphill = _has_direction(gradient)
+            steps[active[~uphill]] = self.config.tau_max  # all of which would lead nowhere
+            active, gradient = active[uphill], gradient[uphill]
+            if not len(active):
+                break
             before[active] = theta[active]
             theta[active] = self._ascend(theta[active], gradient, stride[active])
             stride[active] = self._stride(stride[active], before[active], theta[active])
@@ -140,8 +153,6 @@ class PatternSearch:
             going = ~reached & (grown < self._largest(size))
             active, gradient = active[going], gradient[going]
             self._done = min(max(1 - len(active) / count, step / self.config.tau_max), 0.99)
-            if not len(active):
-                break
         found = size.isfinite()
         if found.any():
             theta[found] = self._refine(before[found], theta[found], w[found], rows[found])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detectors import search, stamping
 from detectors.embeddings import EMBEDDINGS
@@ -292,3 +293,26 @@ def test_in_bfloat16_float32_decides_what_is_reached(model: type[Linear]) -> Non
     ratio = found.size / (0.8 * math.sqrt(5 / 6))
     assert (ratio >= 0.999).all()
     assert (ratio <= 1.25).all()
+
+
+@pytest.mark.parametrize("slope", [0.0, 1e-25, math.nan])
+def test_a_gradient_that_leads_nowhere_ends_the_search_of_its_row(slope: float) -> None:
+    """1e-25 is a number, but its square is not: the direction would be anything."""
+
+    class Flat(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x
+
+        @staticmethod
+        def backward(ctx: Any, arrived: Tensor) -> Tensor:
+            return torch.full_like(arrived, slope)
+
+    data = linear_input(orthonormal_rows(5), 0.8)
+    module = data.classifier.module
+    flat = Classifier(lambda x: module(Flat.apply(x)), 5, data.classifier.input_shape)
+    found = run(replace(data, classifier=flat), "additive", FAST)
+    assert found.size.isinf().all()
+    assert (found.steps == FAST.tau_max).all()
+    assert (found.theta == 0).all()
+    assert flat.image_passes < 10 * len(data.pixels)
