@@ -20,17 +20,18 @@ from modelaudit.formats.evaluation_tables import (
 from modelaudit.formats.text import plain_console
 from modelaudit.plain import printable
 
-#: Of the text, and of a column with numbers in it, in characters.
-_WIDTH, _COLUMN = 128, 8
+#: Of the text, of the widest table, and of a column with numbers in it, in characters.
+_WIDTH, _WIDEST, _COLUMN = 128, 1000, 8
 
 
 def evaluation_text(evaluation: Evaluation, quiet: bool = False) -> str:
     """Tables for a person; one line when ``quiet``."""
     if quiet:
         return summary_line(evaluation) + "\n"
-    console = plain_console(_WIDTH)
+    table = _drawn(attack_table(evaluation), right=2)
+    console = plain_console(max(_WIDTH, _width_of(table)))  # a table with columns cut off is none
     with console.capture() as capture:
-        console.print(_drawn(attack_table(evaluation), right=2))
+        console.print(table)
         console.print(f"\n{summary_line(evaluation)}")
         console.print(f"{cost_line(evaluation)}. {INTERVALS}")
         console.print(left_open(evaluation))
@@ -43,6 +44,11 @@ def evaluation_text(evaluation: Evaluation, quiet: bool = False) -> str:
             console.print(f"error: {outcome.name}: {outcome.error}")
     text = "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
     return printable(text, lines=True)
+
+
+def _width_of(table: Table) -> int:
+    """What it takes, in characters."""
+    return plain_console(_WIDEST).measure(table).maximum
 
 
 def _drawn(table: TextTable, right: int = 0) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,6 +83,17 @@ def test_text_and_json(evaluation: Evaluation) -> None:
     assert json.loads(json.dumps(content)) == json.loads(json.dumps(content))
     assert [m["name"] for m in content["models"]] == list("abcde")
     assert content["summary"]["false_alarms"]["hits"] == 1
+
+
+def test_a_table_of_many_detectors_is_not_cut_off(evaluation: Evaluation) -> None:
+    def with_many(one: Outcome) -> Outcome:
+        some = next(iter(one.detectors.values()), None)
+        many = {f"detector-{place}": some for place in range(20)} if some else {}
+        return replace(one, detectors=many)
+
+    text = evaluation_text(replace(evaluation, outcomes=tuple(map(with_many, evaluation.outcomes))))
+    assert "19" in text
+    assert "…" not in text
 
 
 def test_bundled_manifest_is_read() -> None:
