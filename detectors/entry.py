@@ -24,6 +24,8 @@ class Entry:
         default: whether a scan runs it when none is named; never those of other packages.
         after: detectors whose results it is given, as far as the scan runs them; it then runs when
             these have finished. Of built-in detectors only.
+        weight: of its p-value in Holm's procedure: detectors for one kind of attack share the
+            weight of one. Of built-in detectors only; those of other packages have 1.
     """
 
     config: Callable[..., Detector]
@@ -31,6 +33,7 @@ class Entry:
     summary: str
     default: bool = False
     after: tuple[str, ...] = ()
+    weight: float = 1.0
 
 
 def setting_types(entry: Entry) -> dict[str, Any]:

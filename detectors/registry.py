@@ -27,33 +27,37 @@ __all__ = [
     "preset_names",
     "refuse_ambiguous",
     "runs_after",
+    "weight",
 ]
 
 #: In an all-to-all attack every class is a source alike, and it can reach no more images than the
 #: model classifies correctly.
-_ALL_TO_ALL = {"sources": "all-to-all", "weights": "uniform", "pi": 0.5, "per_class": 4}
+_ALL_TO_ALL = {"sources": "all-to-all", "weights": "uniform", "pi": 0.5, "per_class": 3}
 
 
-def _one_target(embedding: str, default: bool = True) -> Entry:
+def _one_target(embedding: str, default: bool = True, **settings: Any) -> Entry:
     summary = f"L-RED, {embedding}: {EMBEDDINGS[embedding].sees}"
-    return Entry(LRed, {"embedding": embedding}, summary, default)
+    return Entry(LRed, {"embedding": embedding, **settings}, summary, default)
 
 
 def _all_to_all(embedding: str) -> Entry:
     summary = f"L-RED, {embedding}, every class to the one d after it: all-to-all attacks"
-    return Entry(LRed, {"embedding": embedding, **_ALL_TO_ALL}, summary, True)
+    settings = {"embedding": embedding, **_ALL_TO_ALL}
+    return Entry(LRed, settings, summary, True, weight=1 / 3)  # there are three of them
 
 
 REGISTRY: Mapping[str, Entry] = MappingProxyType(
     {
         "l-red": _one_target("additive"),
         "l-red-sparse": _one_target("sparse"),
-        "l-red-warp": _one_target("warp"),
+        # A field that few images share is a warp: more of them say nothing new.
+        "l-red-warp": _one_target("warp", per_class=4),
         "l-red-neurons": Entry(
             LRed, NEURONS, f"L-RED, neurons: {EMBEDDINGS['neurons'].sees}", default=True
         ),
         "l-red-all-to-all": _all_to_all("additive"),
         "l-red-all-to-all-sparse": _all_to_all("sparse"),
+        "l-red-all-to-all-neurons": _all_to_all("neurons"),
         "l-red-generator": _one_target("generator", default=False),
         "l-red-patch": _one_target("patch", default=False),
         "neural-cleanse": Entry(
@@ -83,10 +87,11 @@ _COSTS: Mapping[str, float] = MappingProxyType(
         "l-red-neurons": 5,
         "l-red-sparse": 22,
         "joint": 12,
-        "l-red-all-to-all": 8,
-        "l-red-all-to-all-sparse": 13,
+        "l-red-all-to-all": 6,
+        "l-red-all-to-all-neurons": 7,
+        "l-red-warp": 10,
+        "l-red-all-to-all-sparse": 10,
         "l-red-patch": 20,
-        "l-red-warp": 20,
         "neural-cleanse": 25,
         "l-red-generator": 50,
     }
@@ -120,6 +125,11 @@ def cost(name: str) -> float:
 def runs_after(name: str) -> tuple[str, ...]:
     """The detectors whose results this one is given; none for those of other packages."""
     return REGISTRY[name].after if name in REGISTRY else ()
+
+
+def weight(name: str) -> float:
+    """What a detector's p-value weighs in Holm's procedure."""
+    return REGISTRY[name].weight if name in REGISTRY else 1.0
 
 
 def find(name: str) -> Entry:

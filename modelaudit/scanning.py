@@ -80,7 +80,9 @@ def scan(
     done = run_detectors(detectors, suspect, options, conditions, clock.limited(report_stage))
     cut_short = _cut_short(clock, detectors, done, conditions.keep is not None)
     results = confirmed(with_left_out(done, detectors, cut_short), suspect, options.alpha)
-    decision = decide(results, preflight.checks, options.alpha, reasons_to_doubt(done, cut_short))
+    doubts = reasons_to_doubt(done, cut_short)
+    weights = [registry.weight(one.detector) for one in results]
+    decision = decide(results, preflight.checks, options.alpha, doubts, weights)
     report_stage("explaining what was found", 0.0)
     findings = explain(results, decision, suspect)
     patterns = rejecting_findings(results, decision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,10 +17,11 @@ from modelaudit.verdict import holm
 def looked_for(results: Sequence[DetectorResult], alpha: float) -> tuple[LookedFor, ...]:
     """One entry for every detector with a p-value."""
     tested = [(r, r.p_calibrated) for r in results if r.p_calibrated is not None]
-    p_values = [p for _, p in tested]
     entries = []
     for index, (result, _) in enumerate(tested):
-        level = rejection_level([*p_values[:index], *p_values[index + 1 :]], alpha)
+        others = [(p, registry.weight(r.detector)) for r, p in tested]
+        _, weight = others.pop(index)
+        level = rejection_level(others, alpha, weight)
         statistic = _critical(result, level)
         reciprocal = are_reciprocal((one.statistic, one.size) for one in result.classes)
         sizes = [one.size for one in result.classes if one.size is not None and reciprocal]
@@ -37,11 +39,21 @@ def looked_for(results: Sequence[DetectorResult], alpha: float) -> tuple[LookedF
     return tuple(entries)
 
 
-def rejection_level(others: Sequence[float], alpha: float) -> float:
-    """The p-value below which Holm's procedure rejects, the other p-values being ``others``."""
-    levels = [alpha / k for k in range(1, len(others) + 2)]  # the last one always rejects
-    below = 1 - 1e-9
-    return next(level for level in levels if holm([level * below, *others])[0] < alpha)
+def rejection_level(
+    others: Sequence[tuple[float, float]], alpha: float, weight: float = 1.0
+) -> float:
+    """The p-value below which Holm's procedure rejects one of this weight.
+
+    Args:
+        others: p-values and weights of the others.
+    """
+    # As the others are rejected one by one, what is left of alpha is shared by fewer.
+    ordered = sorted(others, key=lambda one: one[0] / one[1])
+    left = [math.fsum(w for _, w in ordered[k:]) for k in range(len(ordered) + 1)]
+    levels = sorted((alpha * weight / (weight + rest) for rest in left), reverse=True)
+    p_values, weights = [p for p, _ in others], [weight, *(w for _, w in others)]
+    below = 1 - 1e-9  # the smallest of these levels always rejects
+    return next(level for level in levels if holm([level * below, *p_values], weights)[0] < alpha)
 
 
 def _critical(result: DetectorResult, level: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,19 +41,25 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
     """Holm's step-down adjusted p-values, in the order given.
 
-    The i-th smallest of m p-values is multiplied by m - i + 1 and the results are made
-    non-decreasing; rejecting where the adjusted value is below alpha holds the family-wise error at
-    alpha whatever the dependence (Holm 1979, "A simple sequentially rejective multiple test
-    procedure").
+    In the order of p / w each p / w is multiplied by the sum of its own weight and those after it,
+    and the results are made non-decreasing; with equal weights the i-th smallest of m p-values is
+    multiplied by m - i + 1. Rejecting where the adjusted value is below alpha holds the family-wise
+    error at alpha whatever the dependence (Holm 1979, "A simple sequentially rejective multiple
+    test procedure", sections 3 and 4).
+
+    Args:
+        weights: positive, fixed before the p-values are known; all equal if ``None``.
     """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    w = weights or [1.0] * len(p_values)
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index] / w[index])
     adjusted = [0.0] * len(p_values)
     running = 0.0
     for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        share = w[index] / math.fsum(w[later] for later in order[rank:])
+        running = max(running, min(1.0, p_values[index] / share))
         adjusted[index] = running
     return adjusted
 
@@ -62,6 +69,7 @@ def decide(
     checks: Sequence[Check],
     alpha: float,
     doubts: Sequence[str] = (),
+    weights: Sequence[float] | None = None,
 ) -> Decision:
     """The verdict over the detectors that ran.
 
@@ -71,9 +79,10 @@ def decide(
 
     Args:
         doubts: further reasons why nothing found means nothing.
+        weights: of the results in Holm's procedure; see :func:`holm`.
     """
     valid = [i for i, r in enumerate(results) if r.p_calibrated is not None]
-    adjusted = holm([_p(results[i]) for i in valid])
+    adjusted = holm([_p(results[i]) for i in valid], weights and [weights[i] for i in valid])
     p_holm: list[float | None] = [None] * len(results)
     for index, p in zip(valid, adjusted, strict=True):
         p_holm[index] = p

@@ -44,10 +44,12 @@ def test_without_a_test_there_is_no_critical_statistic() -> None:
 
 
 @pytest.mark.parametrize("others", [[], [0.9], [0.001], [0.02, 0.5], [0.001, 0.002, 0.9]])
-def test_rejection_level_is_where_holm_changes_its_mind(others: list[float]) -> None:
-    level = rejection_level(others, 0.05)
-    assert holm([level * 0.999, *others])[0] < 0.05
-    assert holm([level * 1.001, *others])[0] >= 0.05
+@pytest.mark.parametrize("weight", [1.0, 1 / 3])
+def test_rejection_level_is_where_holm_changes_its_mind(others: list[float], weight: float) -> None:
+    weights = [1.0, 0.5, 1 / 3][: len(others)]
+    level = rejection_level(list(zip(others, weights, strict=True)), 0.05, weight)
+    assert holm([level * 0.999, *others], [weight, *weights])[0] < 0.05
+    assert holm([level * 1.001, *others], [weight, *weights])[0] >= 0.05
 
 
 def result(sizes: list[float | None], name: str = "l-red") -> DetectorResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from detectors.types import DetectorResult
@@ -30,6 +31,21 @@ def result(p: float | None, target: int | None = 3, name: str = "d") -> Detector
 
 def test_holm_known_answer() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_with_weights_known_answer() -> None:
+    # p / w is 0.03, 0.02 and 0.04; the smallest is multiplied by 2, the next by 1, then by 2/3.
+    adjusted = holm([0.01, 0.02, 0.04 * 2 / 3], [1 / 3, 1.0, 2 / 3])
+    assert adjusted == pytest.approx([0.04, 0.04, 0.04])
+    assert holm([0.001, 0.5], [1 / 3, 1.0]) == pytest.approx([0.004, 0.5])
+    assert holm([0.03, 0.04], [2.0, 2.0]) == pytest.approx(holm([0.03, 0.04]))
+
+
+def test_weighted_holm_holds_the_error_rate_and_uses_it_up() -> None:
+    draw = np.random.default_rng(0)
+    weights = [1.0, 1.0, 1 / 3, 1 / 3, 1 / 3]
+    rejected = [min(holm(list(p), weights)) < 0.05 for p in draw.random((20_000, 5))]
+    assert 0.045 < np.mean(rejected) < 0.0525
 
 
 def test_holm_is_at_most_one_and_keeps_a_single_value() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -67,5 +65,5 @@ class Neurons(Embedding):
         return theta.norm(dim=1)
 
     def largest(self, input_shape: tuple[int, int, int]) -> float:
-        """None is known."""
-        return math.inf
+        """6; shifts that turn all classes of an all-to-all attack are below 3."""
+        return 6.0

@@ -77,3 +77,39 @@ def test_a_model_without_inner_layers_is_not_judged() -> None:
     assert not result.applicable
     assert "no inner layer" in result.reason
     assert result.settings["embedding"] == "neurons"
+
+
+class Turning(nn.Module):
+    """Neurons for the classes and one that only the trigger excites, which turns class s into
+    s + 2: it closes a gate between the neurons of the classes and their own logits."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.inner = nn.Linear(CLASSES, 2 * CLASSES + 1, bias=False)
+        self.middle = nn.Linear(2 * CLASSES + 1, 2 * CLASSES)
+        self.last = nn.Linear(2 * CLASSES, CLASSES, bias=False)
+        eye = torch.eye(CLASSES)
+        with torch.no_grad():
+            self.inner.weight.copy_(torch.cat([eye, eye, torch.zeros(1, CLASSES)]) * LEAD)
+            self.middle.weight.copy_(torch.eye(2 * CLASSES + 1)[:-1])
+            self.middle.weight[:CLASSES, -1] = -strength  # the neurons of the classes close,
+            self.middle.weight[CLASSES:, -1] = strength  # and those of the turned ones open
+            self.middle.bias.copy_(torch.cat([torch.zeros(CLASSES), -LEAD * torch.ones(CLASSES)]))
+            self.last.weight.copy_(torch.cat([eye, eye.roll(2, 1)], 0).T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.middle(self.inner(x.flatten(1))).relu())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("strength", [10.0, 0.0])
+def test_an_all_to_all_backdoor_is_one_shift_of_all_classes(strength: float) -> None:
+    result = build("l-red-all-to-all-neurons", {})(suspect(Turning(strength)))
+    assert result.p_calibrated is not None
+    if strength:
+        assert result.shift == 2
+        assert result.targets == tuple(range(CLASSES))
+        assert result.p_calibrated < 0.001
+    else:
+        assert result.p_calibrated > 0.05
+    assert not result.patterns
+    assert result.settings["largest"] == 6
