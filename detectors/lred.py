@@ -40,6 +40,8 @@ _ROWS: Mapping[str, Callable[[Tensor, int], Rows]] = {
     "pairs": Rows.per_pair,
     "all-to-all": Rows.per_shift,
 }
+#: A search whose gradient vanishes before this share of the largest size says nothing of the row.
+_FAR_ENOUGH = 0.5
 _COUNTS = ("refine", "tau_max", "per_class", "full_classes")
 _NOT_NEGATIVE = ("delta", "growth", *_COUNTS, "largest", "race")
 #: Observations that the embedding's typical spread counts as. In clean models the shapes vary
@@ -202,8 +204,9 @@ class LRed:
         self, found: SearchResult, rows: Rows, embedding: Embedding, config: SearchConfig
     ) -> OrderStatisticTest:
         """Sec. 3.2 on r_t = 1 / size; a pattern beyond the largest size is known to be larger."""
-        moved = embedding.size(found.theta) > 0  # or the search saw no gradient
-        censored = found.size.isinf() & moved & math.isfinite(config.largest)
+        grown = embedding.size(found.theta)
+        searched = (grown > 0) & ~(found.lost & (grown < _FAR_ENOUGH * config.largest))
+        censored = found.size.isinf() & searched & math.isfinite(config.largest)
         size = torch.where(censored, config.largest, found.size)
         return order_statistic_test(
             size.double().cpu().reciprocal().numpy(),

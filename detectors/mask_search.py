@@ -152,6 +152,7 @@ class MaskSearch:
             weights=weights,
             flips=torch.zeros_like(weights),
             steps=torch.zeros(rows, dtype=torch.long, device=device),
+            lost=torch.zeros(rows, dtype=torch.bool, device=device),
         )
 
     def _evaluate(self, theta: Tensor, weights: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:

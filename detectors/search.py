@@ -60,6 +60,7 @@ class SearchResult:
         weights: final source weights ``[R, K]``.
         flips: misclassification fractions q_st of the final pattern ``[R, K]``.
         steps: ascent steps taken ``[R]``.
+        lost: where the search ended because the gradient vanished, or was no number ``[R]``.
     """
 
     theta: Tensor
@@ -67,6 +68,7 @@ class SearchResult:
     weights: Tensor
     flips: Tensor
     steps: Tensor
+    lost: Tensor
 
 
 def update_weights(q: Tensor, w: Tensor, rows: Rows) -> Tensor:
@@ -135,9 +137,11 @@ class PatternSearch:
         size = torch.full((count,), torch.inf, device=theta.device)  # where a pattern was found
         active = torch.arange(count, device=theta.device)
         stride = torch.ones(count, device=theta.device)
-        _, gradient, _ = self._evaluate(theta, w, rows, update=False)
+        lost = torch.zeros_like(active, dtype=torch.bool)
+        _, gradient, reached = self._evaluate(theta, w, rows, update=False)
         for step in range(1, self.config.tau_max + 1):
-            uphill = _has_direction(gradient)
+            uphill = _has_direction(gradient) | reached
+            lost[active[~uphill]] = True
             steps[active[~uphill]] = self.config.tau_max  # all of which would lead nowhere
             active, gradient = active[uphill], gradient[uphill]
             if not len(active):
@@ -151,14 +155,14 @@ class PatternSearch:
             grown = self.embedding.size(theta[active])
             size[active[reached]] = grown[reached]
             going = ~reached & (grown < self._largest(size))
-            active, gradient = active[going], gradient[going]
+            active, gradient, reached = active[going], gradient[going], reached[going]
             self._done = min(max(1 - len(active) / count, step / self.config.tau_max), 0.99)
         found = size.isfinite()
         if found.any():
             theta[found] = self._refine(before[found], theta[found], w[found], rows[found])
         size = self.embedding.size(theta)
         size = torch.where(found & (size <= self.config.largest), size, torch.inf)
-        result = SearchResult(theta, size, w, self.flips(theta, rows), steps)
+        result = SearchResult(theta, size, w, self.flips(theta, rows), steps, lost)
         self._progress(1.0)
         return result
 

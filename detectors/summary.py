@@ -52,15 +52,18 @@ def smallest_patterns(found: SearchResult, rows: Rows) -> dict[int, Tensor]:
 
 
 def shift_notes(found: SearchResult, largest: float, unit: str) -> tuple[str, ...]:
-    """A sentence on the shifts of an all-to-all attack without a pattern."""
+    """Sentences on the shifts of an all-to-all attack without a pattern."""
     missing = int(found.size.isinf().sum())
     if not missing:
         return ()
     bound = f" up to {largest:.3g} ({unit})" if np.isfinite(largest) else ""
-    return (
+    notes = [
         f"no pattern{bound} for {missing} of {len(found.size)} shifts of all "
-        "classes, as is usual without an all-to-all backdoor",
-    )
+        "classes, as is usual without an all-to-all backdoor"
+    ]
+    if lost := int(found.lost.sum()):
+        notes.append(f"for {lost} of them the search ended early, because the gradient vanished")
+    return tuple(notes)
 
 
 def race_notes(race: Race, bound: float, stopped: Tensor, unit: str) -> tuple[str, ...]:

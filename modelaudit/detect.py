@@ -15,6 +15,7 @@ from modelaudit.errors import ModelAuditError
 from modelaudit.lanes import Together, lanes_of, side_by_side
 from modelaudit.options import ScanOptions
 from modelaudit.resume import detector_key, kept, restored, scan_key
+from modelaudit.shifted import layers_visible
 from modelaudit.stages import StageProgress
 from modelaudit.suspect import Suspect
 
@@ -32,13 +33,16 @@ def run_detectors(
     that its numbers are the same whichever runs before it or beside it, in this scan or in another.
     Those that are registered to run after others are the exception: they see what these found.
 
-    They are started in an order that is fixed beforehand, the cheapest first as far as nothing
-    waits for a dearer one, until ``progress`` raises :class:`Stopped`. So which ones finish depends
-    on how long they take and not on what they find, and Holm's procedure over those that finished
-    holds its error rate. (As far as the two have nothing to do with each other: a search takes as
-    long as its slowest classes do, and the attacker's is a quick one.)
+    They are started in an order that is fixed beforehand (:func:`detectors.registry.in_order`),
+    until ``progress`` raises :class:`Stopped`. So which ones finish depends on how long they take
+    and not on what they find, and Holm's procedure over those that finished holds its error rate.
+    (As far as the two have nothing to do with each other: a search takes as long as its slowest
+    classes do, and the attacker's is a quick one.)
     """
-    store = _Store(detectors, suspect, options, conditions)
+    own = all(name in registry.REGISTRY for name in detectors)
+    lanes = lanes_of(suspect.classifier, len(detectors), common_parameters=own)
+    threads = torch.get_num_threads() // len(lanes)
+    store = _Store(detectors, suspect, options, conditions, threads)
     done = store.found()
     waiting = [name for name in registry.in_order(detectors) if name not in done]
     if not waiting:
@@ -55,11 +59,11 @@ def run_detectors(
     def ready(name: str) -> bool:
         return awaited(name) <= done.keys()
 
-    lanes = lanes_of(suspect.classifier, len(detectors))
     try:
-        for name, result in side_by_side(waiting, ready, work, lanes, together.end):
-            done[name] = result
-            store.keep(name, result)
+        with layers_visible():  # a switch for all threads: what one runs must not depend on another
+            for name, result in side_by_side(waiting, ready, work, lanes, together.end):
+                done[name] = result
+                store.keep(name, result)
     except Stopped:
         pass  # whoever raised it knows why
     finally:
@@ -102,13 +106,14 @@ class _Store:
         suspect: Suspect,
         options: ScanOptions,
         conditions: Conditions,
+        threads: int,
     ) -> None:
         self._suspect = suspect
         self._known = {one.key: one for one in conditions.finished}
         self._keep = conditions.keep
         self._keys: dict[str, str] = {}
         if conditions.keep or conditions.finished:
-            about = scan_key(options, suspect, len(detectors))
+            about = scan_key(options, suspect, threads)
             keys = {}
             for name, one in detectors.items():
                 before = [detectors[n] for n in registry.runs_after(name) if n in detectors]

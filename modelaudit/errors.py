@@ -90,7 +90,13 @@ class InternalError(ModelAuditError):
 
 
 #: How libraries put it that memory could not be had.
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "bad_alloc", "failed to map", "Cannot allocate memory")
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "bad_alloc",
+    "failed to map",
+    "Cannot allocate memory",
+    "could not create a primitive",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

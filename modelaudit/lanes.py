@@ -13,11 +13,14 @@ import torch
 from torch import nn
 
 from modelaudit.classifier import Classifier
+from modelaudit.memory import room
 from modelaudit.stages import StageProgress
 
 #: At most so many detectors run at a time. The dearest is about a quarter of a scan, so that more
 #: would end no earlier; and each needs memory of its own.
 MOST = 4
+#: Bytes that a lane should have for itself, where memory is limited.
+_ROOM = 2**30
 
 _Result = TypeVar("_Result")
 
@@ -36,36 +39,58 @@ def threads_of_each(threads: int, detectors: int) -> int:
     return threads // lanes_wanted(threads, detectors)
 
 
-def lanes_of(classifier: Classifier, detectors: int) -> tuple[Classifier, ...]:
+def lanes_of(
+    classifier: Classifier, detectors: int, common_parameters: bool = True
+) -> tuple[Classifier, ...]:
     """Classifiers for so many detectors to work with at the same time.
 
-    They have parameters in common, and all else that the model may change while it runs of their
-    own: a network may keep what it has computed in its attributes. On a GPU, which one detector
-    fills, and where the model cannot be copied, there is one lane.
+    Whatever the model may change while it runs is a copy: a network may keep what it has computed
+    in its attributes. On a GPU, which one detector fills, where memory is short, and where a copy
+    cannot be made or does not say the same, there is one lane.
+
+    Args:
+        common_parameters: whether the lanes have those in common, to save memory. Not where
+            somebody might change them.
     """
     wanted = lanes_wanted(torch.get_num_threads(), detectors)
+    wanted = min(wanted, max(1, int(min(room() / _ROOM, MOST))))
     lanes = [classifier]
     while len(lanes) < wanted and classifier.device.type == "cpu":
-        other = _apart(classifier)
+        other = _apart(classifier, common_parameters)
         if other is None:
             break
         lanes.append(other)
     return tuple(lanes)
 
 
-def _apart(classifier: Classifier) -> Classifier | None:
+def _apart(classifier: Classifier, common_parameters: bool) -> Classifier | None:
     """The same classifier for another thread, with counters of its own."""
     module = classifier.module
     if not isinstance(module, nn.Module):
         return None
-    shared = {id(parameter): parameter for parameter in module.parameters()}
+    parameters = module.parameters() if common_parameters else ()
+    other = copy.copy(classifier)
     try:
-        own = copy.deepcopy(module, shared)
+        other.module = copy.deepcopy(module, {id(one): one for one in parameters})
+        if not _alike(copy.copy(classifier), other):
+            return None
     except Exception:  # whatever the module is made of
         return None
-    other = copy.copy(classifier)
-    other.module, other.forwards, other.backwards = own, 0, 0
+    other.forwards = other.backwards = 0
     return other
+
+
+@torch.no_grad()
+def _alike(one: Classifier, other: Classifier) -> bool:
+    """Whether a classifier and its copy say the same when they are asked in turn.
+
+    A hook that is a closure is not copied: it goes on to write into the original, and the copy
+    reads what was there when it was made.
+    """
+    draw = torch.Generator().manual_seed(0)
+    few, more = (torch.rand(n, *one.input_shape, generator=draw) for n in (2, 3))
+    first, second, third, fourth = one(few), other(more), one(more), other(few)
+    return torch.equal(first, fourth) and torch.equal(second, third)
 
 
 def side_by_side(
@@ -81,8 +106,8 @@ def side_by_side(
         names: in the order in which they are begun.
         ready: whether one can begin; asked again when another one has finished.
         work: is given a lane for itself.
-        end: called when one has failed, or no more is wanted: nothing new begins, and what runs is
-            waited for.
+        end: called when one has failed, or no more is wanted: nothing new begins, what runs is
+            waited for, and what finishes all the same is kept.
 
     Raises:
         BaseException: what ``work`` raised first, after the results that were there.
@@ -102,10 +127,15 @@ def side_by_side(
                     lane = free.pop(0)
                     running[pool.submit(work, name, lane)] = name, lane
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in sorted(finished, key=lambda one: one.exception() is not None):
+                if failed := [one for one in finished if one.exception() is not None]:
+                    end()
+                    finished, _ = wait(running)
+                for future in [one for one in finished if one.exception() is None]:
                     name, lane = running.pop(future)
                     free.append(lane)
                     yield name, future.result()
+                for future in failed:
+                    future.result()
         finally:
             end()
 

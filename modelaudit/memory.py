@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from modelaudit.errors import is_out_of_memory
@@ -37,3 +40,16 @@ class BatchSize:
             # Only here the error has let go of what the failed attempt had in memory.
             self.images //= 2
             self.halved = True
+
+
+def room() -> float:
+    """Bytes that this process may still take under its limit; infinite where none is known."""
+    try:
+        import resource  # POSIX only
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        used = pages * os.sysconf("SC_PAGE_SIZE")
+    except (ImportError, OSError, ValueError, AttributeError):
+        return math.inf
+    return math.inf if limit == resource.RLIM_INFINITY else float(limit - used)

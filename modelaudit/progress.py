@@ -8,12 +8,16 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
+
+#: For the names of what runs, so that the bar has room beside them.
+_NARROW = Column(max_width=36, no_wrap=True, overflow="ellipsis")
 
 
 def _bars(quiet: bool) -> Progress:
     """A progress display that stays silent when stderr is not a terminal."""
     return Progress(
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=_NARROW),
         BarColumn(),
         TimeElapsedColumn(),
         TextColumn("ETA"),

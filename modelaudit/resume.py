@@ -19,7 +19,6 @@ from detectors.embeddings import EMBEDDINGS
 from detectors.order_statistic import OrderStatisticTest
 from detectors.types import ClassStatistic, Detector, DetectorResult
 from modelaudit.finished import FinishedDetector, KeptNull, KeptPattern, KeptTensor
-from modelaudit.lanes import threads_of_each
 from modelaudit.loaders.fingerprint import digest
 from modelaudit.options import ScanOptions
 from modelaudit.report import ClassReport
@@ -47,17 +46,20 @@ def detector_key(
     return hashlib.sha256(f"{about} {described}".encode()).hexdigest()
 
 
-def scan_key(options: ScanOptions, suspect: Suspect, detectors: int) -> str:
-    """What the numbers of all of so many detectors depend on, as a hex SHA-256.
+def scan_key(options: ScanOptions, suspect: Suspect, threads: int) -> str:
+    """What all detectors' numbers depend on, as a hex SHA-256.
 
     The model's files and what is said about them, the pixels and labels of the images, their
     preprocessing, the seed, the device, the threads of each, the versions of the program and of its
     libraries. Of code that ``--arch package.module:factory`` runs, only the classes that it
     predicts are known.
+
+    Args:
+        threads: of each detector.
     """
     classifier = suspect.classifier
     environment = environment_of(classifier.device, options.seed)
-    environment["threads"] = threads_of_each(environment["threads"], detectors)
+    environment["threads"] = threads
     described = [
         digest((file.name, file) for file in model_files(options.model)),
         options.arch,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.types import DetectorInput, DetectorResult
+from modelaudit import lanes
 from modelaudit.classifier import Classifier
 from modelaudit.conditions import Conditions
 from modelaudit.detect import run_detectors
@@ -41,10 +42,25 @@ class Remembers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.features = x.flatten(1)
-        MET.wait(10)
+        if len(x) == SEVERAL:
+            MET.wait(10)
         return self.head(self.features)
 
 
+class Hooked(nn.Module):
+    """Keeps it in a closure, which a copy of the network shares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.seen = nn.Flatten(), nn.Linear(4, 3), {}
+        self.body.register_forward_hook(lambda module, given, out: self.seen.update(out=out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.body(x)
+        return self.head(self.seen["out"])
+
+
+SEVERAL = 5
 MET = threading.Barrier(2)
 
 
@@ -67,10 +83,10 @@ def lanes_with(module: nn.Module, detectors: int = 8) -> tuple[Classifier, ...]:
 def test_threads_are_shared_out() -> None:
     for threads in (1, 2, 3, 6, 16):
         for detectors in (1, 2, 8):
-            lanes, each = lanes_wanted(threads, detectors), threads_of_each(threads, detectors)
-            assert 1 <= lanes <= min(MOST, detectors)
+            side, each = lanes_wanted(threads, detectors), threads_of_each(threads, detectors)
+            assert 1 <= side <= min(MOST, detectors)
             assert each >= 1
-            assert lanes * each <= threads
+            assert side * each <= threads
     assert (lanes_wanted(2, 8), threads_of_each(2, 8)) == (2, 1)
     assert (lanes_wanted(16, 8), threads_of_each(16, 8)) == (4, 4)
     assert (lanes_wanted(16, 1), threads_of_each(16, 1)) == (1, 16)
@@ -81,7 +97,7 @@ def test_lanes_share_parameters_and_nothing_that_changes() -> None:
     first, second = lanes_with(Remembers())
     assert first.module is not second.module
     assert next(first.module.parameters()) is next(second.module.parameters())
-    images = torch.rand(2, 5, 1, 2, 2)
+    images = torch.rand(2, SEVERAL, 1, 2, 2)
     found = side_by_side(
         ["0", "1"],
         lambda name: True,
@@ -103,7 +119,24 @@ def test_a_model_that_cannot_be_copied_has_one_lane() -> None:
             raise TypeError("there is only one")
 
     assert len(lanes_with(Alone())) == 1
+    assert len(lanes_with(Hooked())) == 1
     assert len(lanes_of(Classifier(lambda x: x.flatten(1)[:, :3], 3, (1, 2, 2)), 8)) == 1
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_parameters_can_be_copied_too() -> None:
+    classifier = Classifier(Remembers(), 3, (1, 2, 2))
+    first, second = lanes_of(classifier, 8, common_parameters=False)
+    assert next(first.module.parameters()) is not next(second.module.parameters())
+    assert classifier.image_passes == 0  # the comparison is no part of the scan
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_where_memory_is_short_there_is_one_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "room", lambda: 2e9)
+    assert len(lanes_with(nn.Flatten())) == 1
+    monkeypatch.setattr(lanes, "room", lambda: 3e9)
+    assert len(lanes_with(nn.Flatten())) == 2
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -128,8 +161,8 @@ def test_threads_are_as_before_afterwards(two_threads: None) -> None:
     def threads(name: str, lane: Classifier) -> int:
         return torch.get_num_threads()
 
-    lanes = lanes_with(nn.Flatten())
-    assert dict(side_by_side("ab", always, threads, lanes, list)) == {"a": 1, "b": 1}
+    two = lanes_with(nn.Flatten())
+    assert dict(side_by_side("ab", always, threads, two, list)) == {"a": 1, "b": 1}
     assert torch.get_num_threads() == 2
 
 
@@ -153,8 +186,24 @@ def test_one_that_fails_ends_the_others_and_what_has_finished_is_kept() -> None:
     assert sorted(begun) == ["bad", "good"]
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_what_finishes_while_the_end_is_waited_for_is_kept() -> None:
+    ended = threading.Event()
+
+    def work(name: str, lane: Classifier) -> str:
+        if name == "bad":
+            raise Over
+        assert ended.wait(10)
+        return name
+
+    found = side_by_side(["good", "bad"], always, work, lanes_with(nn.Flatten()), ended.set)
+    assert next(found) == ("good", "good")
+    with pytest.raises(Over):
+        next(found)
+
+
 def test_what_another_waits_for_goes_first() -> None:
-    for lanes in (1, 2):
+    for number in (1, 2):
         done: list[str] = []
         classifier = Classifier(nn.Flatten(), 4, (1, 2, 2))
         names = ["last", "first", "second"]
@@ -162,7 +211,7 @@ def test_what_another_waits_for_goes_first() -> None:
         def ready(name: str, done: list[str] = done) -> bool:
             return name != "last" or {"first", "second"} <= set(done)
 
-        for name, _ in side_by_side(names, ready, lambda n, lane: n, [classifier] * lanes, list):
+        for name, _ in side_by_side(names, ready, lambda n, lane: n, [classifier] * number, list):
             done.append(name)
         assert done[-1] == "last"
         assert len(done) == 3

@@ -100,7 +100,7 @@ def test_numbers_do_not_depend_on_what_ran_before(scanned: ScanResult) -> None:
 def key(scanned: ScanResult, **changed: Any) -> str:
     """A key of the same scan with other options, or with another suspect."""
     suspect = changed.pop("suspect", scanned.suspect)
-    return scan_key(dataclasses.replace(OPTIONS, **changed), suspect, detectors=8)
+    return scan_key(dataclasses.replace(OPTIONS, **changed), suspect, threads=1)
 
 
 def test_the_key_changes_with_all_that_the_numbers_depend_on(

@@ -28,8 +28,8 @@ class Budget:
     time_budget: Annotated[
         str | None,
         typer.Option(
-            help="Time after which the rest of a scan is left out, and listed: 90s, 10m, 2h. The "
-            "cheapest detectors run first.",
+            help="Time after which the rest of a scan is left out, and listed: 90s, 10m, 2h. Those "
+            "of --fast run first.",
             metavar="TIME",
         ),
     ] = None

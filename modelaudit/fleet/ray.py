@@ -135,7 +135,7 @@ class _Fleet:
 
     def _start(self, scan: ScanUnderWay, parcel: Parcel) -> Any:
         """A task of a scan, which is now expected."""
-        task = self._task.remote(parcel, scan.model, [scan.images])
+        task = self._task.options(num_cpus=parcel.threads).remote(parcel, scan.model, [scan.images])
         self.expected[task] = scan
         return task
 

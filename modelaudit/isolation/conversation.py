@@ -205,9 +205,10 @@ class Conversation:
                 return self._out_of_memory()
             case {"kind": str(kind), "message": str(message)}:
                 message = printable(message[:_LONGEST_TEXT], lines=True)
+                stage = printable(str(error.get("stage") or "")[:100]) or self._stage
                 known = error_class(kind)
                 if known is not None:
-                    return known(message, stage=self._stage)
+                    return known(message, stage=stage)
                 cause = f"{printable(kind[:100])}: {message}"
                 details = printable(str(error.get("traceback", ""))[-_LONGEST_TEXT:], lines=True)
                 return InternalError(cause, stage=self._stage, details=details)

@@ -110,5 +110,6 @@ def _describe(error: Exception) -> dict[str, str]:
     return {
         "kind": type(error).__name__,
         "message": str(error),
+        "stage": str(getattr(error, "stage", None) or ""),
         "traceback": "".join(traceback.format_exception(error)),
     }

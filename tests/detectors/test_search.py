@@ -315,4 +315,33 @@ def test_a_gradient_that_leads_nowhere_ends_the_search_of_its_row(slope: float) 
     assert found.size.isinf().all()
     assert (found.steps == FAST.tau_max).all()
     assert (found.theta == 0).all()
+    assert found.lost.all()
     assert flat.image_passes < 10 * len(data.pixels)
+
+
+@pytest.mark.parametrize(("after", "judged"), [(1, False), (1000, True)])
+def test_a_search_that_lost_its_way_at_once_is_not_taken_for_one_that_found_nothing(
+    after: int, judged: bool
+) -> None:
+    """Otherwise a model without gradients would pass."""
+
+    class Losing(torch.autograd.Function):
+        backwards = 0
+
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x
+
+        @staticmethod
+        def backward(ctx: Any, arrived: Tensor) -> Tensor:
+            Losing.backwards += 1
+            return arrived if Losing.backwards <= after else torch.zeros_like(arrived)
+
+    data = linear_input(orthonormal_rows(6), 0.8)
+    module = data.classifier.module
+    losing = Classifier(lambda x: module(Losing.apply(x)), 6, data.classifier.input_shape)
+    detector = LRed(sources="all-to-all", weights="uniform", pi=0.99, largest=0.5)
+    result = detector(replace(data, classifier=losing))
+    assert all(one.size is None for one in result.classes)
+    assert (result.p_calibrated is not None) == judged
+    assert any("gradient vanished" in note for note in result.notes) != judged
