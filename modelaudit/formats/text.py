@@ -149,11 +149,11 @@ def _alternatives(report: Report) -> str:
 
 
 def _evidence(report: Report) -> Table:
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="bold")
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="bold")
     table.add_column("Detector", no_wrap=True)
     table.add_column("Most suspicious", overflow="fold")
     for name in ("p (Holm)", "p calibrated", "p paper", "Passes", "Seconds"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=len(name))
     for d in report.detectors:
         style = "red" if rejects(report, d) else ""
         numbers = (p_text(d.p_holm), p_text(d.p_calibrated), paper_p_text(d))

@@ -38,6 +38,7 @@ class OneAfterTheOther:
     Attributes:
         sent: the tasks, in order.
         needed: what each of them needs of a node.
+        cpus: how many each of them in turn needs.
         stored: how many objects were put into the store.
         most: how many tasks were under way at the same time.
     """
@@ -58,6 +59,7 @@ class OneAfterTheOther:
         """
         self.sent: list[Parcel] = []
         self.needed: dict[str, float] = {}
+        self.cpus: list[int] = []
         self.stored = 0
         self.most = 0
         self._resources = {"CPU": cpus, "GPU": gpus}
@@ -79,7 +81,11 @@ class OneAfterTheOther:
 
     def remote(self, **needed: float) -> Any:
         self.needed = needed
-        return lambda function: SimpleNamespace(remote=self._send)
+        return lambda function: SimpleNamespace(options=self._options)
+
+    def _options(self, num_cpus: int) -> Any:
+        self.cpus.append(num_cpus)
+        return SimpleNamespace(remote=self._send)
 
     def _send(self, parcel: Parcel, *_: Any) -> int:
         self.sent.append(parcel)
@@ -137,6 +143,7 @@ def test_the_last_task_gets_what_the_parts_found(
     assert last.options.settings == SETTINGS
     assert [one.report.detector for one in last.finished] == DEAREST_FIRST
     assert report.seconds == clean().seconds + 3 * 2
+    assert cluster.cpus == [one.threads for one in cluster.sent]
     assert cluster.stored == 2  # the model, and the images
 
 

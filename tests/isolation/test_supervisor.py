@@ -189,7 +189,8 @@ def test_a_worker_that_has_not_begun_is_ended_at_once(weights: Path) -> None:
     assert caught.value.stage == STARTING
 
 
-def test_a_worker_that_ends_when_asked_says_what_it_knows() -> None:
+def test_a_worker_that_ends_when_asked_says_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # one detector after the other
     stop = threading.Event()
     options = ScanOptions(
         BUNDLED / "clean.onnx", BUNDLED / "images", images_per_class=1, detectors=("mm-bd", "l-red")
