@@ -140,6 +140,7 @@ class PatternSearch:
         lost = torch.zeros_like(active, dtype=torch.bool)
         _, gradient, reached = self._evaluate(theta, w, rows, update=False)
         for step in range(1, self.config.tau_max + 1):
+            # Whoever is there without any change is found by the first step.
             uphill = _has_direction(gradient) | reached
             lost[active[~uphill]] = True
             steps[active[~uphill]] = self.config.tau_max  # all of which would lead nowhere

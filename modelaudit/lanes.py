@@ -29,14 +29,18 @@ class Over(BaseException):
     """Raised within a detector, by the progress that it reports, when another one has failed."""
 
 
-def lanes_wanted(threads: int, detectors: int) -> int:
-    """How many of so many detectors run at a time in a process with so many threads."""
-    return max(1, min(MOST, threads, detectors))
+def lanes_wanted(device: str, threads: int, detectors: int) -> int:
+    """How many of so many detectors run at a time in a process with so many threads.
+
+    Args:
+        device: its type. A GPU is filled by one detector.
+    """
+    return 1 if device == "cuda" else max(1, min(MOST, threads, detectors))
 
 
-def threads_of_each(threads: int, detectors: int) -> int:
+def threads_of_each(device: str, threads: int, detectors: int) -> int:
     """How many of a process's threads each of so many detectors has."""
-    return threads // lanes_wanted(threads, detectors)
+    return threads // lanes_wanted(device, threads, detectors)
 
 
 def lanes_of(
@@ -45,17 +49,17 @@ def lanes_of(
     """Classifiers for so many detectors to work with at the same time.
 
     Whatever the model may change while it runs is a copy: a network may keep what it has computed
-    in its attributes. On a GPU, which one detector fills, where memory is short, and where a copy
-    cannot be made or does not say the same, there is one lane.
+    in its attributes. On a GPU, where memory is short, and where a copy cannot be made or does not
+    say the same, there is one lane.
 
     Args:
         common_parameters: whether the lanes have those in common, to save memory. Not where
             somebody might change them.
     """
-    wanted = lanes_wanted(torch.get_num_threads(), detectors)
+    wanted = lanes_wanted(classifier.device.type, torch.get_num_threads(), detectors)
     wanted = min(wanted, max(1, int(min(room() / _ROOM, MOST))))
     lanes = [classifier]
-    while len(lanes) < wanted and classifier.device.type == "cpu":
+    while len(lanes) < wanted:
         other = _apart(classifier, common_parameters)
         if other is None:
             break

@@ -90,7 +90,7 @@ def parts_of(parcel: Parcel) -> tuple[Parcel, ...]:
     own = [name for name in names if name in registry.REGISTRY and not registry.runs_after(name)]
     own.sort(key=registry.cost, reverse=True)
     # As many as in a scan in one piece, so that the numbers are the same to the last digit.
-    threads = threads_of_each(parcel.threads, len(names))
+    threads = threads_of_each(options.device, parcel.threads, len(names))
     parts = (
         replace(parcel, options=_part(options, one), threads=threads, part=True) for one in own
     )

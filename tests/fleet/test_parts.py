@@ -28,8 +28,11 @@ def options_of_parts(**changes: Any) -> list[ScanOptions]:
 def test_a_part_has_the_threads_that_its_detector_has_in_the_whole() -> None:
     for threads in (1, 2, 8):
         parts = parts_of(replace(PARCEL, threads=threads))
-        assert {one.threads for one in parts} == {threads_of_each(threads, len(SCAN.detectors))}
+        each = threads_of_each("cpu", threads, len(SCAN.detectors))
+        assert {one.threads for one in parts} == {each}
         assert all(one.part for one in parts)
+    on_gpu = replace(PARCEL, options=replace(SCAN, device="cuda"), threads=8)
+    assert {one.threads for one in parts_of(on_gpu)} == {8}  # there is no other beside it
 
 
 def test_the_models_that_full_rounds_leave_over_are_split() -> None:

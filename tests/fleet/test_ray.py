@@ -17,6 +17,8 @@ import safetensors.torch
 from modelaudit import __main__
 from modelaudit.failure import Failure
 from modelaudit.fleet.cluster import RayOptions
+from modelaudit.fleet.node import Parcel
+from modelaudit.fleet.parts import parts_of
 from modelaudit.fleet.ray import RayExecutor
 from modelaudit.fleet.runner import Job, attempt, jobs_of, run_fleet
 from modelaudit.options import ScanOptions
@@ -107,6 +109,7 @@ def test_one_model_is_scanned_on_all_nodes_with_the_numbers_of_one(cluster: Any)
         settings={"l-red": {"per_class": "1"}, "mm-bd": {"starts": "2", "steps": "5"}},
         device="cpu",
     )
+    assert len(parts_of(Parcel("", options, (), None, None, False, threads=1))) == 2
     ((_, there),) = RayExecutor(RayOptions(cluster.address), None).run(jobs_of({"m": options}))
     assert isinstance(there, Report), there
     assert there.verdict == "backdoored"
