@@ -150,9 +150,9 @@ class LRed:
             FeaturesUnavailable: the embedding needs what the model does not show.
         """
         device, num_classes = data.classifier.device, data.classifier.num_classes
-        pixels, labels = data.pixels.to(device), data.labels.to(device)
+        labels = data.labels.to(device)
         chosen, rows = self.searched(labels, num_classes, data.generator)
-        pixels, labels = pixels[chosen], labels[chosen]
+        pixels, labels = data.pixels[chosen.cpu()].to(device), labels[chosen]
         embedding = EMBEDDINGS[self.embedding].fit(pixels, data.generator, data.classifier)
         config = self._search_config(data.classifier.input_shape, len(rows))
         search = PatternSearch(data.classifier, pixels, labels, embedding, config)

@@ -46,6 +46,10 @@ class ImagesError(ModelAuditError):
     """The clean images cannot be read or do not fit the model."""
 
 
+class DeviceError(ModelAuditError):
+    """The GPU failed, or cannot run what the model needs."""
+
+
 class ScanInterrupted(ModelAuditError):
     """Somebody ended the scan before anything was known; the command exits 130 on it."""
 
@@ -97,14 +101,40 @@ _OUT_OF_MEMORY = (
     "Cannot allocate memory",
     "could not create a primitive",
 )
+#: And of a GPU, where it is no OutOfMemoryError. Without room to work in, cuDNN finds no way.
+_OUT_OF_GPU_MEMORY = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "nable to find an engine to execute this computation",
+    "nable to find a valid cuDNN algorithm",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Python's, torch's on a GPU, or a plain RuntimeError of torch's allocator and the like."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(
-        sign in str(error) for sign in _OUT_OF_MEMORY
+    return (
+        isinstance(error, MemoryError)
+        or is_out_of_gpu_memory(error)
+        or any(sign in str(error) for sign in _OUT_OF_MEMORY)
     )
+
+
+def no_fault_of_the_model(error: BaseException) -> bool:
+    """A lack of memory, or a GPU that failed."""
+    return isinstance(error, DeviceError) or is_out_of_memory(error)
+
+
+def is_out_of_gpu_memory(error: BaseException) -> bool:
+    """Whether it was a GPU's memory that could not be had."""
+    return _is_called(error, "OutOfMemoryError") or any(
+        sign in str(error) for sign in _OUT_OF_GPU_MEMORY
+    )
+
+
+def _is_called(error: BaseException, name: str) -> bool:
+    """Whether an error is of a class of this name; torch need not be imported to ask that."""
+    return any(kind.__name__ == name for kind in type(error).__mro__)
 
 
 def reason_of(error: BaseException) -> str:
@@ -127,7 +157,8 @@ def internal_error(error: Exception) -> InternalError:
 def blaming_the_model(what: str, advice: str) -> Iterator[None]:
     """Turn what foreign code raises into a ``ModelFileError``: ``what (its reason). advice``.
 
-    Errors of this tree pass, and so does a lack of memory, which is no fault of the file.
+    Errors of this tree pass, and so does a lack of memory, which is no fault of the file. What a
+    GPU's driver raises is a ``DeviceError``.
     """
     try:
         yield
@@ -136,6 +167,8 @@ def blaming_the_model(what: str, advice: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        if _is_called(error, "AcceleratorError"):
+            raise DeviceError(f"The GPU failed: {first_line(error)}. Use --device cpu.") from error
         raise ModelFileError(f"{what} ({first_line(error)}). {advice}") from error
 
 

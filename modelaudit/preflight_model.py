@@ -7,8 +7,9 @@ from torch import Tensor
 
 from modelaudit.checks import Check, Status, make_check
 from modelaudit.classifier import Classifier
-from modelaudit.errors import reason_of
+from modelaudit.errors import no_fault_of_the_model, reason_of
 from modelaudit.images import CleanImages
+from modelaudit.memory import BatchSize
 
 # An order-statistic test fits a null distribution to all classes but the most suspicious one.
 _FEWEST_CLASSES = 4
@@ -24,10 +25,12 @@ _BATCH = 64
 @torch.no_grad()
 def check_outputs_finite(classifier: Classifier, chosen: CleanImages) -> Check:
     """Are all logits of the clean images finite?"""
-    bad = 0
-    for batch in chosen.pixels.split(_BATCH):
-        logits = classifier(batch.to(classifier.device))
-        bad += int((~logits.isfinite()).any(1).sum())
+    batch = BatchSize(_BATCH)
+
+    def odd(images: Tensor) -> int:
+        return int((~classifier(images.to(classifier.device)).isfinite()).any(1).sum())
+
+    bad = batch.within_memory(lambda: sum(map(odd, chosen.pixels.split(batch.images))))
     if bad:
         message = f"The outputs for {bad} of {len(chosen)} clean images are NaN or infinite."
         return make_check("outputs-finite", "error", message)
@@ -55,6 +58,8 @@ def check_batch_independent(classifier: Classifier, chosen: CleanImages) -> Chec
         alone = torch.cat([classifier(one) for one in x.split(1)])
     # Whatever the module raises, it does so for a batch of one only: larger ones just worked.
     except Exception as error:
+        if no_fault_of_the_model(error):
+            raise
         message = f"The model fails on a batch of one image: {reason_of(error)[:200]}"
         return make_check("batch-independent", "inconclusive", message)
     difference = _relative_difference(together, alone)
@@ -73,23 +78,41 @@ def check_gradients(classifier: Classifier, chosen: CleanImages) -> Check:
     no gradient on a confident model, and a search never starts from it.
     """
     name = "gradients"
-    x = _spread(chosen.pixels, _GRADIENT_PROBES).to(classifier.device).requires_grad_()
-    k = classifier.num_classes
+    x = _spread(chosen.pixels, _GRADIENT_PROBES)
+    offsets = 1 + torch.arange(len(x)) % (classifier.num_classes - 1)
+    batch = BatchSize(_GRADIENT_PROBES)
+
+    def norms() -> list[Tensor]:
+        parts = zip(x.split(batch.images), offsets.split(batch.images), strict=True)
+        return [_gradient_norms(classifier, images, offset) for images, offset in parts]
+
     try:
-        log_p = classifier(x).log_softmax(1)
-        offset = 1 + torch.arange(len(x), device=x.device) % (k - 1)
-        target = (log_p.argmax(1) + offset) % k
-        (gradient,) = torch.autograd.grad(log_p.gather(1, target[:, None]).sum(), x)
+        norm = torch.cat(batch.within_memory(norms))
     # A module that detaches, rounds or calls out of torch raises here, each in its own way.
     except Exception as error:
+        if no_fault_of_the_model(error):
+            raise
         message = f"The model cannot be differentiated: {reason_of(error)[:200]}"
         return make_check(name, "inconclusive", message)
-    norm = gradient.flatten(1).double().norm(dim=1)
     usable = int((norm.isfinite() & (norm > 1e-12)).sum())
     message = f"{usable} of {len(x)} images have a usable gradient."
     if usable == len(x):
         return make_check(name, "ok", message)
     return make_check(name, "warning" if 2 * usable >= len(x) else "inconclusive", message)
+
+
+def _gradient_norms(classifier: Classifier, images: Tensor, offsets: Tensor) -> Tensor:
+    """Norms ``[n]`` of the gradients of the log-probabilities of other classes than the predicted.
+
+    Args:
+        images: ``[n, C, H, W]``.
+        offsets: how far each image's class is from the one predicted ``[n]``.
+    """
+    x = images.to(classifier.device).requires_grad_()
+    log_p = classifier(x).log_softmax(1)
+    target = (log_p.argmax(1) + offsets.to(x.device)) % classifier.num_classes
+    (gradient,) = torch.autograd.grad(log_p.gather(1, target[:, None]).sum(), x)
+    return gradient.flatten(1).double().norm(dim=1).cpu()
 
 
 def check_class_count(classifier: Classifier) -> Check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from modelaudit.classifier import Classifier, OutputKind, recognise_outputs
-from modelaudit.errors import ModelFileError
+from modelaudit.errors import DeviceError, ModelFileError, is_out_of_memory
 from modelaudit.images import CleanImages
+from modelaudit.memory import BatchSize
 from modelaudit.preprocess_options import PreprocessOptions
 from modelaudit.preprocess_table import candidates, narrowed, preprocessing_names
 from modelaudit.preprocessing import Preprocessing
@@ -97,24 +98,32 @@ def choose_preprocessing(
 
     Raises:
         ModelFileError: every candidate failed.
+        DeviceError: the GPU did.
+        RuntimeError, MemoryError: every candidate failed, some of them for lack of memory.
     """
     step = math.ceil(len(pool) / _MOST_IMAGES)
     pixels, labels = pool.pixels[::step], pool.labels[::step]
     tried: list[CandidateResult] = []
     outcomes: list[tuple[int, CandidateResult, Tensor]] = []
+    failed: list[Exception] = []
     for index, candidate in enumerate(options):
         alive = partial(progress or _silent, index / len(options))
         try:
             raw = _raw_outputs(module, candidate, pixels, device, num_classes, alive)
         # The module is the user's: a wrong layout can raise anything, and it is on record below.
         except Exception as error:
+            if isinstance(error, DeviceError):
+                raise
             tried.append(CandidateResult(candidate, None, _one_line(error)))
+            failed.append(error)
             continue
         correct = int((raw.argmax(1) == labels).sum())
         result = CandidateResult(candidate, correct / len(labels))
         tried.append(result)
         outcomes.append((correct, result, raw))
     if not outcomes:
+        for lack in filter(is_out_of_memory, failed):
+            raise lack  # it says nothing of the model
         raise ModelFileError(_nothing_worked(pool, tried))
     best = max(correct for correct, _, _ in outcomes)
     correct, chosen, raw = next(outcome for outcome in outcomes if outcome[0] >= best - 1)
@@ -140,16 +149,19 @@ def _raw_outputs(
     """Raw outputs ``[n, K]`` on the CPU; raises ``ValueError`` if they have another shape."""
     channels, height, width = pixels.shape[1:]
     classifier = Classifier(module, 0, (channels, height, width), preprocessing, device=device)
-    parts = []
-    for batch in pixels.split(_BATCH):
-        raw = classifier(batch.to(classifier.device))
-        alive()
-        if raw.ndim != 2 or len(raw) != len(batch):
-            raise ValueError(f"outputs [{len(batch)}, K] expected, got {list(raw.shape)}")
-        if num_classes is not None and raw.shape[1] != num_classes:
-            raise ValueError(f"{num_classes} outputs expected, got {raw.shape[1]}")
-        parts.append(raw.cpu())
-    return torch.cat(parts)
+    batch = BatchSize(_BATCH)
+
+    def outputs() -> Iterator[Tensor]:
+        for images in pixels.split(batch.images):
+            raw = classifier(images.to(classifier.device))
+            alive()
+            if raw.ndim != 2 or len(raw) != len(images):
+                raise ValueError(f"outputs [{len(images)}, K] expected, got {list(raw.shape)}")
+            if num_classes is not None and raw.shape[1] != num_classes:
+                raise ValueError(f"{num_classes} outputs expected, got {raw.shape[1]}")
+            yield raw.cpu()
+
+    return batch.within_memory(lambda: torch.cat(list(outputs())))
 
 
 def _silent(share: float) -> None:

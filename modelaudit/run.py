@@ -78,7 +78,9 @@ def scan_in_worker(
         if checkpoint:
             checkpoint.add(_typed(FinishedDetector, plain))
 
-    plain = run_task("scan", payload, limits, progress, threads, cancelled, keep, stop)
+    plain = run_task(
+        "scan", payload, limits, progress, threads, cancelled, keep, stop, options.device
+    )
     report = as_named(_typed(Report, plain), options)
     _settle(checkpoint, report)
     return report
@@ -93,9 +95,8 @@ def scan_part_in_worker(
     Arguments and errors as of :func:`scan_in_worker`.
     """
     payload = to_plain(with_absolute_paths(options))
-    return _typed(
-        tuple[FinishedDetector, ...], run_task("scan-part", payload, limits, None, threads)
-    )
+    plain = run_task("scan-part", payload, limits, threads=threads, device=options.device)
+    return _typed(tuple[FinishedDetector, ...], plain)
 
 
 def _settle(checkpoint: Checkpoint | None, report: Report) -> None:
@@ -114,7 +115,8 @@ def run_screen(
         return screen(options, progress)
     scan = with_absolute_paths(options.scan)
     absolute = replace(options, scan=scan, inputs=options.inputs.absolute())
-    report = _typed(ScreenReport, run_task("screen", to_plain(absolute), limits, progress))
+    plain = run_task("screen", to_plain(absolute), limits, progress, device=scan.device)
+    report = _typed(ScreenReport, plain)
     named = as_named(report.scan, options.scan)
     return replace(report, directory=str(options.inputs), scan=named)
 

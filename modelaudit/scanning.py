@@ -14,6 +14,7 @@ from modelaudit.conditions import Clock, Conditions, Stopped
 from modelaudit.confirmation import confirmed
 from modelaudit.cut_short import CutShort, LeftOut
 from modelaudit.detect import reasons_to_doubt, run_detectors, with_left_out
+from modelaudit.device import exact_arithmetic
 from modelaudit.errors import ScanInterrupted, UsageError
 from modelaudit.examine import asked_examinations, examine, rejecting_findings, report_of
 from modelaudit.findings import explain
@@ -49,6 +50,7 @@ class ScanResult:
     examinations: tuple[Examination, ...]
 
 
+@exact_arithmetic()
 def scan(
     options: ScanOptions,
     progress: StageProgress | None = None,
@@ -102,6 +104,7 @@ def scan(
     return ScanResult(report, suspect, results, patterns, examinations)
 
 
+@exact_arithmetic()
 def scan_part(
     options: ScanOptions, progress: StageProgress, conditions: Conditions
 ) -> tuple[FinishedDetector, ...]:

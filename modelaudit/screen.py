@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from modelaudit.device import exact_arithmetic
 from modelaudit.errors import ImagesError, UsageError
 from modelaudit.evidence import Target
 from modelaudit.findings import unseen
@@ -32,6 +33,7 @@ _AT_ONCE = 32  # inputs that are read and judged together
 _MOST_CLEAN = 400  # clean images that the inputs are compared with, at most
 
 
+@exact_arithmetic()
 def screen(options: ScreenOptions, progress: StageProgress | None = None) -> ScreenReport:
     """Screen inputs.
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from modelaudit.classifier import Classifier
-from modelaudit.errors import ModelMismatchError, UsageError, first_line
+from modelaudit.device import device_of
+from modelaudit.errors import ModelMismatchError, first_line
 from modelaudit.fitting import Fit, fit_images
 from modelaudit.images import CleanImages, choose
 from modelaudit.loaders import LoadedModel
@@ -56,7 +57,7 @@ def prepare(
     Args:
         loaded: the model, where it is in memory and ``options.model`` only names it.
     """
-    device = _device(options.device)
+    device, note = device_of(options.device)
     progress("loading the model", 0.0)
     config = ModelConfig()
     if loaded is None:
@@ -65,6 +66,8 @@ def prepare(
     fit = fit_images(
         loaded, config, options, device, lambda share: progress("finding the preprocessing", share)
     )
+    if note:
+        fit = replace(fit, notes=(*fit.notes, note))
     pool, choice = fit.pool, fit.choice
     module, outputs, without_softmax = loaded.module, choice.outputs, False
     if outputs == "probabilities" and loaded.logits_module is not None:
@@ -138,13 +141,3 @@ def _reference_outputs(reference: Callable[[np.ndarray], np.ndarray], x: Tensor)
             "The reference runtime does not run this file, so the import was not compared with it: "
             f"{first_line(error)}"
         ) from error
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: torch finds no CUDA device here. Use --device cpu.")
-    if name not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: expected auto, cpu or cuda.")
-    return torch.device(name)

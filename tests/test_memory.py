@@ -11,7 +11,12 @@ from modelaudit.memory import BatchSize
 CPU = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: 9 bytes."
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError(CPU), torch.OutOfMemoryError("0")])
+GPU = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError(CPU), RuntimeError(GPU), torch.OutOfMemoryError("0")]
+)
 def test_what_runs_out_of_memory_is_tried_with_half_the_images(error: Exception) -> None:
     batch, tried = BatchSize(12), list[int]()
 

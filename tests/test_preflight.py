@@ -14,6 +14,8 @@ from modelaudit.classifier import Classifier, OutputKind
 from modelaudit.errors import ImagesError, ModelFileError
 from modelaudit.images import CleanImages
 from modelaudit.preflight import CHECKS, confusion_matrix, run_preflight
+from modelaudit.preflight_model import check_gradients
+from tests.detectors.cramped import Cramped
 
 K = 5
 
@@ -72,6 +74,16 @@ def test_a_good_model_passes_all_checks():
     assert report.clean_accuracy == 1.0
     assert torch.equal(report.confusion, 4 * torch.eye(K, dtype=torch.long))
     report.raise_for_errors()
+
+
+def test_the_checks_take_fewer_images_at_once_where_memory_is_short():
+    roomy, cramped = report_for(Brightest()), report_for(Cramped(Brightest(), room=9))
+    assert cramped.checks == roomy.checks
+    # A lack of memory says nothing of the model's gradients.
+    with pytest.raises(torch.OutOfMemoryError):
+        check_gradients(
+            Classifier(Cramped(Brightest(), room=0), K, (1, 1, K)), make_images(FOUR_EACH)
+        )
 
 
 def test_every_check_is_in_the_table_once_and_the_table_is_complete():

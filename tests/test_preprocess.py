@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modelaudit.errors import ModelFileError, UsageError
+from modelaudit.errors import DeviceError, ModelFileError, UsageError
 from modelaudit.images import CleanImages
 from modelaudit.loaders.types import Layout, StatedFacts
 from modelaudit.preprocess import (
@@ -20,6 +20,7 @@ from modelaudit.preprocess import (
 )
 from modelaudit.preprocessing import Preprocessing
 from modelaudit.stated import Places
+from tests.detectors.cramped import Cramped
 
 
 def make_pool(pixels: Tensor, labels: Tensor) -> CleanImages:
@@ -151,6 +152,26 @@ def test_when_every_candidate_fails_the_message_says_why():
     module, pool = knows(Preprocessing())
     with pytest.raises(ModelFileError, match="10 outputs expected, got 60"):
         choose_preprocessing(module, pool, candidates(3, "NCHW"), num_classes=10)
+
+
+def test_memory_that_runs_out_is_no_wrong_preprocessing():
+    module, pool = knows(candidates(3, "NCHW")[-1])
+    choice = choose_preprocessing(Cramped(module, room=7), pool, candidates(3, "NCHW"))
+    assert choice == choose_preprocessing(module, pool, candidates(3, "NCHW"))
+    with pytest.raises(torch.OutOfMemoryError):
+        choose_preprocessing(Cramped(module, room=0), pool, candidates(3, "NCHW"))
+
+
+def test_a_gpu_that_fails_is_no_wrong_preprocessing():
+    class AcceleratorError(RuntimeError):  # as torch calls it
+        pass
+
+    class Failing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(DeviceError, match=r"illegal memory access .* --device cpu"):
+        choose_preprocessing(Failing(), colours(), candidates(3, "NCHW"))
 
 
 def test_a_candidate_that_an_onnx_graph_refuses_does_not_end_the_list():

@@ -203,6 +203,8 @@ class Conversation:
         match error:
             case {"kind": "memory"}:
                 return self._out_of_memory()
+            case {"kind": "gpu-memory", "message": str(message)}:
+                return self._out_of_gpu_memory(printable(message[:300]))
             case {"kind": str(kind), "message": str(message)}:
                 message = printable(message[:_LONGEST_TEXT], lines=True)
                 stage = printable(str(error.get("stage") or "")[:100]) or self._stage
@@ -219,6 +221,13 @@ class Conversation:
         return WorkerMemoryError(
             f"The model needs more memory than is allowed ({size}). If you expect that, raise the "
             "limit (--limit memory=16G) or use fewer images (--images-per-class).",
+            stage=self._stage,
+        )
+
+    def _out_of_gpu_memory(self, reason: str) -> WorkerMemoryError:
+        return WorkerMemoryError(
+            f"The model needs more memory than the GPU has left ({reason}). End what else runs on "
+            "it, use fewer images (--images-per-class) or fewer --jobs, or use --device cpu.",
             stage=self._stage,
         )
 

@@ -40,13 +40,15 @@ def confine(limits: Limits, folder: Path) -> dict[str, str]:
     }
 
 
-def limit_memory(budget: int) -> str:
+def limit_memory(budget: int, device: str) -> str:
     """Limit the address space to what is in use now and ``budget`` bytes more.
 
-    A CUDA context reserves far more addresses than memory, so there only the supervisor's watch
-    over the resident memory holds.
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``, that the model will run on. A CUDA context reserves
+            far more addresses than memory, so on a GPU only the supervisor's watch over the
+            resident memory holds.
     """
-    return _attempt(lambda: _limit_address_space(budget), f"{budget >> 20} MiB")
+    return _attempt(lambda: _limit_address_space(budget, device), f"{budget >> 20} MiB")
 
 
 def _attempt(action: Callable[[], None], done: str) -> str:
@@ -76,10 +78,12 @@ def _limit_resources(limits: Limits) -> None:
     lower(resource.RLIMIT_FSIZE, limits.file_size, limits.file_size)
 
 
-def _limit_address_space(budget: int) -> None:
+def _limit_address_space(budget: int, device: str) -> None:
     import resource
 
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+    torch = sys.modules.get("torch")
+    # Asked before the limit holds: under it CUDA finds no GPU, and the scan would use the CPU.
+    if device != "cpu" and torch and torch.cuda.is_available():
         raise OSError("addresses are not memory with CUDA; the resident memory is watched")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + budget, used + budget))

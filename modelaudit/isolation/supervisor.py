@@ -27,6 +27,8 @@ _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from modelaudit.isolation.worker import main; main()"
 )
+#: Nothing is fetched, and torch compiles no GPU kernels of its own, for which it would write files.
+_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TORCH_DISABLE_NATIVE_JIT": "1"}
 
 
 def run_task(
@@ -38,6 +40,7 @@ def run_task(
     cancelled: threading.Event | None = None,
     partial: Callable[[Any], None] | None = None,
     stop: threading.Event | None = None,
+    device: str = "cpu",
 ) -> Any:
     """Do a task of :data:`modelaudit.isolation.tasks.TASKS` in a worker process.
 
@@ -48,6 +51,7 @@ def run_task(
         cancelled: when it is set, the worker is ended and ``KeyboardInterrupt`` raised.
         partial: called with what the task found before its result, as it came.
         stop: when it is set, the worker is asked to end with what it has.
+        device: that the task may use: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         ModelAuditError: as the task raised it, or a ``WorkerError`` when the worker crashed, hung
@@ -59,6 +63,7 @@ def run_task(
         "payload": payload,
         "limits": None if limits is None else dict(vars(limits)),
         "threads": threads,
+        "device": device,
     }
     with _own_folder() as folder, _started(folder) as process:
         worker = Conversation(
@@ -92,7 +97,7 @@ def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         stderr=None if os.environ.get("MODELAUDIT_DEBUG") else subprocess.PIPE,
         bufsize=0,  # a buffer has a lock, which a reader holds as long as it waits
         cwd=folder,
-        env={**os.environ, "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, **_ENVIRONMENT, "TMPDIR": str(folder)},
         start_new_session=True,
     )
     try:

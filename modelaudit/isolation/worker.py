@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from modelaudit.errors import is_out_of_memory
+from modelaudit.errors import first_line, is_out_of_gpu_memory, is_out_of_memory
 from modelaudit.isolation.limits import Limits
 from modelaudit.isolation.sandbox import confine, limit_memory
 from modelaudit.isolation.tasks import TASKS, Line
@@ -61,7 +61,7 @@ def _run(
     if request["threads"]:
         torch.set_num_threads(request["threads"])
     if limits:
-        confinement = {**confinement, "memory": limit_memory(limits.memory)}
+        confinement = {**confinement, "memory": limit_memory(limits.memory, request["device"])}
     return TASKS[request["task"]](request["payload"], confinement, line)
 
 
@@ -105,6 +105,8 @@ def _take_stdout() -> BinaryIO:
 
 
 def _describe(error: Exception) -> dict[str, str]:
+    if is_out_of_gpu_memory(error):
+        return {"kind": "gpu-memory", "message": first_line(error)}
     if is_out_of_memory(error):
         return {"kind": "memory", "message": str(error)}
     return {

@@ -103,6 +103,10 @@ def send_an_odd_finished_detector() -> nn.Module:
     return fits()
 
 
+def fill_the_gpu() -> nn.Module:
+    raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")
+
+
 def send_too_many_values() -> nn.Module:
     channel()._stream.write(b'{"result": [' + b"0," * 10_000_001 + b"0]}\n")
     return fits()

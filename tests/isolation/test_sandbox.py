@@ -135,7 +135,7 @@ def test_memory_is_limited_beyond_what_is_in_use(tmp_path: Path) -> None:
     found = confined(
         tmp_path,
         """
-        print(limit_memory(200 * 2**20))
+        print(limit_memory(200 * 2**20, "cpu"))
         small = bytearray(100 * 2**20)
         try:
             bytearray(200 * 2**20)

@@ -86,7 +86,8 @@ def test_a_harmless_model_may_print_and_write_into_its_own_folder(
         ("leave_a_child", WorkerCrashError, "exit code 3"),
         ("hang_up", WorkerCrashError, "closed its channel"),
         ("send_too_many_values", WorkerCrashError, "something odd"),
-        ("take_memory", WorkerMemoryError, "memory"),
+        ("take_memory", WorkerMemoryError, "more memory than is allowed"),
+        ("fill_the_gpu", WorkerMemoryError, "than the GPU has left .*CUDA error: out of memory"),
     ],
 )
 def test_failures_are_typed(
