@@ -62,6 +62,7 @@ def scan_in_worker(
     checkpoint: Checkpoint | None = None,
     stop: threading.Event | None = None,
     finished: tuple[FinishedDetector, ...] = (),
+    gpu: str | None = None,
 ) -> Report:
     """The report of a scan in a worker process; see :func:`run_task` and :func:`run_scan`.
 
@@ -79,7 +80,7 @@ def scan_in_worker(
             checkpoint.add(_typed(FinishedDetector, plain))
 
     plain = run_task(
-        "scan", payload, limits, progress, threads, cancelled, keep, stop, options.device
+        "scan", payload, limits, progress, threads, cancelled, keep, stop, options.device, gpu
     )
     report = as_named(_typed(Report, plain), options)
     _settle(checkpoint, report)

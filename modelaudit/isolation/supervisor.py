@@ -41,6 +41,7 @@ def run_task(
     partial: Callable[[Any], None] | None = None,
     stop: threading.Event | None = None,
     device: str = "cpu",
+    gpu: str | None = None,
 ) -> Any:
     """Do a task of :data:`modelaudit.isolation.tasks.TASKS` in a worker process.
 
@@ -52,6 +53,7 @@ def run_task(
         partial: called with what the task found before its result, as it came.
         stop: when it is set, the worker is asked to end with what it has.
         device: that the task may use: ``auto``, ``cpu`` or ``cuda``.
+        gpu: the only one that the worker sees, as ``CUDA_VISIBLE_DEVICES`` names it.
 
     Raises:
         ModelAuditError: as the task raised it, or a ``WorkerError`` when the worker crashed, hung
@@ -65,7 +67,7 @@ def run_task(
         "threads": threads,
         "device": device,
     }
-    with _own_folder() as folder, _started(folder) as process:
+    with _own_folder() as folder, _started(folder, gpu) as process:
         worker = Conversation(
             process,
             limits,
@@ -87,9 +89,10 @@ def _own_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _started(folder: Path, gpu: str | None) -> Iterator[subprocess.Popen[bytes]]:
     """A worker in ``folder``, in a session of its own: Ctrl-C is the parent's business."""
     path = [os.path.abspath(entry) for entry in sys.path]
+    seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
     process = subprocess.Popen(
         [sys.executable, "-c", _BOOTSTRAP, json.dumps(path)],
         stdin=subprocess.PIPE,
@@ -97,7 +100,7 @@ def _started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         stderr=None if os.environ.get("MODELAUDIT_DEBUG") else subprocess.PIPE,
         bufsize=0,  # a buffer has a lock, which a reader holds as long as it waits
         cwd=folder,
-        env={**os.environ, **_ENVIRONMENT, "TMPDIR": str(folder)},
+        env={**os.environ, **_ENVIRONMENT, **seen, "TMPDIR": str(folder)},
         start_new_session=True,
     )
     try:
