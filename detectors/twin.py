@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import skip_init
 
 from detectors.stamping import images_per_batch
 from detectors.types import Progress
@@ -58,9 +59,8 @@ def distil(
     batch = BatchSize(images_per_batch(suspect))
     few = pixels[:: max(1, len(pixels) // _SCALED_BY)]
     scale = _centred(logits_of(suspect, few, batch)).std().clamp_min(1e-12)
-    with torch.random.fork_rng(devices=[]):  # layers have no argument for a generator
-        torch.default_generator.manual_seed(generator.initial_seed())
-        network = _network(suspect.input_shape, suspect.num_classes).to(device)
+    own = torch.Generator().manual_seed(generator.initial_seed())
+    network = _network(suspect.input_shape, suspect.num_classes, own).to(device)
     optimizer = torch.optim.Adam(network.parameters(), _LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps)
     network.train()
@@ -104,22 +104,39 @@ def _mixtures(pixels: Tensor, number: int, generator: torch.Generator) -> Tensor
     return (mixed + strength * noise).clamp_(0, 1)
 
 
-def _network(input_shape: tuple[int, int, int], num_classes: int) -> nn.Sequential:
-    """Three convolutions and a linear layer: 2.2 million multiplications per 3x32x32 image."""
+def _network(
+    input_shape: tuple[int, int, int], num_classes: int, generator: torch.Generator
+) -> nn.Sequential:
+    """Three convolutions and a linear layer: 2.2 million multiplications per 3x32x32 image.
+
+    Args:
+        generator: of the weights. Torch's own is left alone: other models may be using it.
+    """
     channels, height, width = input_shape
     coarser = max(1, max(height, width) // _SIDE)
     pool = nn.AvgPool2d((min(coarser, height), min(coarser, width)))
-    return nn.Sequential(
+    network = nn.Sequential(
         pool if coarser > 1 else nn.Identity(),
         *_layer(channels, _WIDTH, stride=2),
         *_layer(_WIDTH, 2 * _WIDTH, stride=2),
         *_layer(2 * _WIDTH, 2 * _WIDTH, stride=1),
         nn.AdaptiveAvgPool2d(4),
         nn.Flatten(),
-        nn.Linear(32 * _WIDTH, num_classes),
+        skip_init(nn.Linear, 32 * _WIDTH, num_classes),
     )
+    for layer in network:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            _start(layer, generator)
+    return network
+
+
+def _start(layer: nn.Conv2d | nn.Linear, generator: torch.Generator) -> None:
+    """The weights that torch would draw: uniform, as far from 0 as 1 / sqrt(inputs)."""
+    bound = layer.weight[0].numel() ** -0.5
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
 
 def _layer(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
-    convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
+    convolution = skip_init(nn.Conv2d, inputs, outputs, 3, stride, padding=1)
     return convolution, nn.BatchNorm2d(outputs), nn.ReLU()
