@@ -24,8 +24,8 @@ class Entry:
         default: whether a scan runs it when none is named; never those of other packages.
         after: detectors whose results it is given, as far as the scan runs them; it then runs when
             these have finished. Of built-in detectors only.
-        weight: of its p-value in Holm's procedure: detectors for one kind of attack share the
-            weight of one. Of built-in detectors only; those of other packages have 1.
+        weight: of its p-value in Holm's procedure: less than 1 where what is looked for stands out
+            by far. Of built-in detectors only; those of other packages have 1.
     """
 
     config: Callable[..., Detector]

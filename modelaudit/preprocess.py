@@ -105,7 +105,7 @@ def choose_preprocessing(
     pixels, labels = pool.pixels[::step], pool.labels[::step]
     tried: list[CandidateResult] = []
     outcomes: list[tuple[int, CandidateResult, Tensor]] = []
-    failed: list[Exception] = []
+    lack: Exception | None = None
     for index, candidate in enumerate(options):
         alive = partial(progress or _silent, index / len(options))
         try:
@@ -115,14 +115,16 @@ def choose_preprocessing(
             if isinstance(error, DeviceError):
                 raise
             tried.append(CandidateResult(candidate, None, _one_line(error)))
-            failed.append(error)
+            if is_out_of_memory(error):
+                # Without what the failed attempt has in memory.
+                lack = lack or error.with_traceback(None)
             continue
         correct = int((raw.argmax(1) == labels).sum())
         result = CandidateResult(candidate, correct / len(labels))
         tried.append(result)
         outcomes.append((correct, result, raw))
     if not outcomes:
-        for lack in filter(is_out_of_memory, failed):
+        if lack:
             raise lack  # it says nothing of the model
         raise ModelFileError(_nothing_worked(pool, tried))
     best = max(correct for correct, _, _ in outcomes)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from itertools import cycle, islice, takewhile
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -83,5 +83,6 @@ def gpus() -> Sequence[str | None]:
         nodes = (path.name.removeprefix("nvidia") for path in _DEVICES.glob("nvidia*"))
         found = [str(place) for place, _ in enumerate(filter(str.isdigit, nodes))]
     else:
-        found = [one for part in named.split(",") if (one := part.strip())]
+        listed = (part.strip() for part in named.split(","))
+        found = list(takewhile(lambda one: one not in ("", "-1"), listed))  # as CUDA reads it
     return found if len(found) > 1 else [None]

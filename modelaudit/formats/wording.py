@@ -21,6 +21,17 @@ _UNUSUAL = {
     ),
     "joint": "This model can be made to answer {answers} with an ease, by several ways together,",
 }
+#: What is unusual about a pattern, of most detectors and of some.
+_PATTERN = (
+    "A small change, the same for many images, makes this model answer {answers}. A model without "
+    "a backdoor needs a much larger one."
+)
+_PATTERNS = {
+    "window-margin": (
+        "What one window shows, the same for many images, makes this model answer {answers}. In a "
+        "model without a backdoor no window does so much more for one class than for the others."
+    ),
+}
 
 
 def meaning(report: Report) -> str:
@@ -39,10 +50,10 @@ def _meaning(report: Report) -> str:
             "there knows one."
         )
     if report.verdict is Verdict.BACKDOORED:
+        unusual = _PATTERNS.get(report.findings[0].detector, _PATTERN)
         return (
-            "A small change, the same for many images, makes this model answer "
-            f"{_answers(report)}. A model without a backdoor needs a much larger one. Somebody who "
-            "knows the pattern can make the model say this whenever they want."
+            f"{unusual.format(answers=_answers(report))} Somebody who knows the pattern can make "
+            "the model say this whenever they want."
         )
     if report.verdict is Verdict.INCONCLUSIVE:
         return "This scan could not tell; it says neither that there is a backdoor nor that not."

@@ -35,7 +35,12 @@ def test_gpus_are_those_of_the_machine_or_of_the_user(
     devices: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert gpus() == ["0", "1"]
-    for named, found in {"3, GPU-8f": ["3", "GPU-8f"], "5": [None], "": [None]}.items():
+    for named, found in {
+        "3, GPU-8f": ["3", "GPU-8f"],
+        "5": [None],
+        "": [None],
+        "0,-1": [None],
+    }.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
         assert gpus() == found
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")

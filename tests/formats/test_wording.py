@@ -30,4 +30,7 @@ def test_a_pattern_of_another_detector_is_not_what_was_tested() -> None:
 
 
 def test_a_pattern_is_what_it_is_about() -> None:
-    assert "A small change, the same for many images" in meaning(backdoored())
+    report = backdoored()
+    assert "A small change, the same for many images" in meaning(report)
+    window = replace(report.findings[0], detector="window-margin")
+    assert "What one window shows" in meaning(replace(report, findings=(window,)))
