@@ -2,12 +2,11 @@
 
 Ours. As in MM-BD (:mod:`detectors.mm_bd`) the margin of class t over all others is maximised, but
 within one window of clean images that are otherwise left alone, as an adversarial patch is (Brown,
-Mané, Roy, Abadi, Gilmer, "Adversarial patch", arXiv:1712.09665). What a window of a clean model can
-do depends on the class, which a patch imitates, and on the place, which the model looks at more or
-less; both do so for all classes alike. A trigger that is learned with a place and many pixels at
-once, as Trojaning's is, makes one class stand out at one place: by more than any other class gains
-there. Searches that grow a pattern from nothing (L-RED, Neural Cleanse) do not find it, because a
-few of its pixels do nothing.
+Mané, Roy, Abadi, Gilmer, "Adversarial patch", arXiv:1712.09665). How much a window can do in a
+clean model depends on its place, because the model looks at some more than at others, but that
+holds for all classes alike. A trigger of many pixels at one place, as Trojaning's is, makes one
+class gain more there than the others do. Searches that grow a pattern from nothing (L-RED, Neural
+Cleanse) do not find it, because a few of its pixels do nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +27,13 @@ from detectors.order_statistic import OrderStatisticTest, order_statistic_test
 from detectors.rows import first_of_each_class
 from detectors.stamping import images_per_batch
 from detectors.twin import logits_of
-from detectors.types import ClassStatistic, DetectorInput, DetectorResult, Progress
+from detectors.types import (
+    ClassStatistic,
+    DetectorInput,
+    DetectorResult,
+    Progress,
+    without_test,
+)
 from modelaudit.memory import BatchSize
 
 #: How far the steps move a pixel in total: from anywhere to 0 or 1.
@@ -71,6 +76,8 @@ class WindowMargin:
     def __call__(self, data: DetectorInput) -> DetectorResult:
         """Search the largest margin of every class in every window, and test the largest ratio."""
         begin, passes = time.perf_counter(), data.classifier.image_passes
+        if not len(data.labels):
+            return without_test(self.name, "there are no clean images")
         chosen = self._chosen(data.labels)
         search = _Search(data, chosen, self.share, self.places, self.steps)
         gains, flips = search.everywhere(data.progress)

@@ -121,6 +121,14 @@ class FindingReport:
     pictures: tuple[Picture, ...] = ()
 
 
+def of_size(size: float | None, unit: str, with_unit: bool = True) -> str:
+    """`` of size 2.2 (pixels)``; empty where there is no size, or what is given in its place is a
+    statistic, the unit of which says that larger is more suspicious."""
+    if size is None or "larger is more suspicious" in unit:
+        return ""
+    return f" of size {size:.3g} ({unit})" if with_unit else f" of size {size:.3g}"
+
+
 @dataclass(frozen=True)
 class LookedFor:
     """What a detector looked for, and how strong an attack had to be to be seen.

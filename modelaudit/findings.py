@@ -19,6 +19,7 @@ from modelaudit.evidence import (
     FlipCount,
     Picture,
     Target,
+    of_size,
 )
 from modelaudit.images import CleanImages, select
 from modelaudit.pictures import pictures_of
@@ -57,7 +58,7 @@ def explain(
 
 def _lent(report: FindingReport, result: DetectorResult, shown: DetectorResult) -> FindingReport:
     """The report of a finding with the pattern of another detector."""
-    size = "" if report.size is None else f" of size {report.size:.3g} ({shown.unit})"
+    size = of_size(report.size, shown.unit)
     note = f"the pattern{size} is that of {shown.detector}, most suspicious of this class too"
     note = "; ".join(filter(None, (note, report.note)))
     return replace(report, detector=result.detector, embedding="", size=None, note=note)

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modelaudit.evidence import FindingReport
+from modelaudit.evidence import FindingReport, of_size
 from modelaudit.formats.terminal_pictures import PictureStrip
 from modelaudit.formats.wording import bound_text, finding_name, flips_text
 from modelaudit.report import Report
@@ -19,7 +19,7 @@ _SHOWN = ("clean", "stamped", "difference")
 
 def finding_parts(finding: FindingReport) -> Iterable[RenderableType]:
     """How often the found pattern works and, in a colour terminal, how it looks."""
-    size = "" if finding.size is None else f" of size {finding.size:.3g}"
+    size = of_size(finding.size, finding.unit, with_unit=False)
     title = f"Pattern{size} for {finding_name(finding)}"
     words = ", ".join(filter(None, (flips_text(finding), finding.note)))
     yield Text.assemble((title, "bold"), f"  {words}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from modelaudit.cut_short import CutShort
-from modelaudit.evidence import FindingReport, LookedFor
+from modelaudit.evidence import FindingReport, LookedFor, of_size
 from modelaudit.failure import Failure
 from modelaudit.formats.policy_text import policy_lines
 from modelaudit.formats.reading import smallest_p
@@ -240,7 +240,7 @@ def evidence_text(report: Report, detector: DetectorReport) -> str:
     if finding is None or not flips_text(finding):
         return text
     sources = ", ".join(f"{s.index} ({s.name})" for s in finding.sources)
-    size = "" if finding.size is None else f" of size {finding.size:.3g} ({finding.unit})"
+    size = of_size(finding.size, finding.unit)
     return f"{text} The pattern{size} {flips_text(finding)}; source classes: {sources}."
 
 

@@ -162,6 +162,12 @@ def test_margins_that_are_no_numbers_hide_nothing(bad: float) -> None:
     assert all(np.isfinite(one.statistic) for one in result.classes)
 
 
+def test_without_images_there_is_no_test() -> None:
+    data = data_of(Planted(strength=0))
+    none = DetectorInput(data.classifier, data.pixels[:0], data.labels[:0], data.generator)
+    assert WindowMargin()(none).reason == "there are no clean images"
+
+
 def test_a_class_without_images_of_others_is_left_out() -> None:
     data = data_of(Planted(strength=1000))
     mine = data.labels == 2

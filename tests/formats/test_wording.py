@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from modelaudit.evidence import of_size
 from modelaudit.formats.wording import meaning
 from modelaudit.report import Report
 from tests.formats.reports import backdoored
@@ -34,3 +35,10 @@ def test_a_pattern_is_what_it_is_about() -> None:
     assert "A small change, the same for many images" in meaning(report)
     window = replace(report.findings[0], detector="window-margin")
     assert "What one window shows" in meaning(replace(report, findings=(window,)))
+
+
+def test_a_statistic_is_no_size() -> None:
+    assert of_size(2.25, "pixels") == " of size 2.25 (pixels)"
+    assert of_size(2.25, "pixels", with_unit=False) == " of size 2.25"
+    assert of_size(None, "pixels") == ""
+    assert of_size(2.25, "times the median; larger is more suspicious") == ""
