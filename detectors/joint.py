@@ -26,7 +26,7 @@ from detectors.mm_bd import MmBd
 from detectors.order_statistic import MIN_STATISTICS
 from detectors.outlier import Array, CovariancePrior, p_value, shifts, simulated
 from detectors.stamping import images_per_batch
-from detectors.twin import distil, logits_of
+from detectors.twin import distil
 from detectors.types import (
     ClassStatistic,
     Detector,
@@ -141,7 +141,7 @@ def covariates_of(data: DetectorInput, with_twin: bool = True) -> tuple[dict[str
         Them, and a sentence if the twin is not enough like the suspect to be compared with it.
     """
     suspect = data.classifier
-    logits = logits_of(suspect, data.pixels, BatchSize(images_per_batch(suspect))).cpu()
+    logits = suspect.logits(data.pixels, BatchSize(images_per_batch(suspect))).cpu()
     found = {"logit gap": _gaps(logits)}
     if not with_twin:
         return found, ""

@@ -58,7 +58,7 @@ def distil(
     device, pixels = suspect.device, pixels.cpu()
     batch = BatchSize(images_per_batch(suspect))
     few = pixels[:: max(1, len(pixels) // _SCALED_BY)]
-    scale = _centred(logits_of(suspect, few, batch)).std().clamp_min(1e-12)
+    scale = _centred(suspect.logits(few, batch)).std().clamp_min(1e-12)
     own = torch.Generator().manual_seed(generator.initial_seed())
     network = _network(suspect.input_shape, suspect.num_classes, own).to(device)
     optimizer = torch.optim.Adam(network.parameters(), _LEARNING_RATE)
@@ -66,7 +66,7 @@ def distil(
     network.train()
     for step in range(steps):
         x = _mixtures(pixels, BATCH, generator)
-        taught = _centred(logits_of(suspect, x, batch)) / scale
+        taught = _centred(suspect.logits(x, batch)) / scale
         finite = taught.isfinite().all(1)
         if not finite.any():
             continue
@@ -78,14 +78,6 @@ def distil(
         schedule.step()
         progress((step + 1) / steps)
     return Classifier(network, suspect.num_classes, suspect.input_shape, device=suspect.device)
-
-
-@torch.no_grad()
-def logits_of(suspect: Classifier, images: Tensor, batch: BatchSize) -> Tensor:
-    """Logits ``[n, K]`` of images ``[n, C, H, W]``, on the suspect's device, without gradients."""
-    return batch.within_memory(
-        lambda: torch.cat([suspect(x.to(suspect.device)) for x in images.split(batch.images)])
-    )
 
 
 def _centred(logits: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ from detectors.margin import margins
 from detectors.order_statistic import OrderStatisticTest, order_statistic_test
 from detectors.rows import first_of_each_class
 from detectors.stamping import images_per_batch
-from detectors.twin import logits_of
 from detectors.types import (
     ClassStatistic,
     DetectorInput,
@@ -82,7 +81,8 @@ class WindowMargin:
         search = _Search(data, chosen, self.share, self.places, self.steps)
         gains, flips = search.everywhere(data.progress)
         # A class without images of others has no gain.
-        compared = np.flatnonzero([(search.labels != t).any().item() for t in range(len(gains))])
+        every = torch.arange(len(gains), device=search.labels.device)
+        compared = search.others(every).any(1).nonzero().flatten().cpu().numpy()
         ratios = ratios_of(gains[compared])
         test, note = self._test(ratios, flips[compared])
         statistics, places = np.zeros(len(gains)), np.zeros(len(gains), dtype=int)
@@ -188,7 +188,7 @@ class _Search:
         self.start = torch.rand(shape, generator=data.generator).to(device)
         self.steps = steps
         self.batch = BatchSize(images_per_batch(data.classifier))
-        self.before = logits_of(self.classifier, self.pixels, self.batch)
+        self.clean = self._clean_margins()
 
     def everywhere(self, progress: Progress) -> tuple[Array, Array]:
         """Mean gain of the margin over the images of other classes, and the share of them that
@@ -199,9 +199,8 @@ class _Search:
         for part in rows.split(max(1, self.batch.images // len(self.pixels))):
             targets = part // windows
             margin, _ = self._ascended(targets, self.windows[part % windows])
-            clean = torch.stack([margins(self.before, t.expand(len(self.labels))) for t in targets])
-            others = self._others(targets)
-            gains.append(_mean(margin - clean, others))
+            others = self.others(targets)
+            gains.append(_mean(margin - self.clean[targets], others))
             flips.append(_mean((margin > 0).float(), others))
             progress((int(part[-1]) + 1) / len(rows))
         found = [torch.cat(one).view(classes, windows).double().cpu() for one in (gains, flips)]
@@ -213,9 +212,16 @@ class _Search:
         _, theta = self._ascended(self.labels.new_tensor([target]), window)
         return torch.cat((theta * window, window), 1)[0].cpu()
 
-    def _others(self, targets: Tensor) -> Tensor:
+    def others(self, targets: Tensor) -> Tensor:
         """Which images are of other classes than each row's ``[R, m]``."""
         return self.labels != targets[:, None]
+
+    def _clean_margins(self) -> Tensor:
+        """Margins of every class for the images as they are ``[K, m]``."""
+        logits = self.classifier.logits(self.pixels, self.batch)
+        images, classes = logits.shape
+        targets = torch.arange(classes, device=logits.device).repeat_interleave(images)
+        return margins(logits.repeat(classes, 1), targets).view(classes, images)
 
     def _ascended(self, targets: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Margins of the rows' classes for all images after the last step ``[R, m]``, and what
@@ -240,7 +246,7 @@ class _Search:
     ) -> tuple[Tensor, Tensor]:
         found = theta.new_zeros(len(targets), len(self.pixels))
         gradient = torch.zeros_like(theta)
-        pairs = self._others(targets).nonzero()
+        pairs = self.others(targets).nonzero()
         for row, image in (part.unbind(1) for part in pairs.split(self.batch.images)):
             mask = windows[row]
             stamped = self.pixels[image] * (1 - mask) + theta[row] * mask

@@ -103,6 +103,18 @@ class Classifier:
         self.backwards += len(grad)
 
     @torch.no_grad()
+    def logits(self, x: Tensor, batch: BatchSize) -> Tensor:
+        """Logits ``[n, K]`` of pixels ``[n, C, H, W]``, in batches and without gradients.
+
+        Args:
+            x: on any device; the logits are on the classifier's.
+            batch: halved where memory runs out.
+        """
+        return batch.within_memory(
+            lambda: torch.cat([self(chunk.to(self.device)) for chunk in x.split(batch.images)])
+        )
+
+    @torch.no_grad()
     def predict(self, x: Tensor, batch_size: int = 256) -> Tensor:
         """Predicted class ``[B]`` (int64) of pixels ``[B, C, H, W]``."""
         batch = BatchSize(batch_size)

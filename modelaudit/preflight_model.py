@@ -22,15 +22,10 @@ _GRADIENT_PROBES = 32
 _BATCH = 64
 
 
-@torch.no_grad()
 def check_outputs_finite(classifier: Classifier, chosen: CleanImages) -> Check:
     """Are all logits of the clean images finite?"""
-    batch = BatchSize(_BATCH)
-
-    def odd(images: Tensor) -> int:
-        return int((~classifier(images.to(classifier.device)).isfinite()).any(1).sum())
-
-    bad = batch.within_memory(lambda: sum(map(odd, chosen.pixels.split(batch.images))))
+    logits = classifier.logits(chosen.pixels, BatchSize(_BATCH))
+    bad = int((~logits.isfinite()).any(1).sum())
     if bad:
         message = f"The outputs for {bad} of {len(chosen)} clean images are NaN or infinite."
         return make_check("outputs-finite", "error", message)

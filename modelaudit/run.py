@@ -80,7 +80,16 @@ def scan_in_worker(
             checkpoint.add(_typed(FinishedDetector, plain))
 
     plain = run_task(
-        "scan", payload, limits, progress, threads, cancelled, keep, stop, options.device, gpu
+        "scan",
+        payload,
+        limits,
+        progress,
+        threads,
+        cancelled,
+        partial=keep,
+        stop=stop,
+        device=options.device,
+        gpu=gpu,
     )
     report = as_named(_typed(Report, plain), options)
     _settle(checkpoint, report)

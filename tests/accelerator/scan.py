@@ -20,10 +20,11 @@ from tests.conftest import BUNDLED
 NAME = "emulated"
 #: Everything runs, for a few steps.
 SETTINGS = {
+    "l-red": {"tau_max": "40"},
     **{
-        name: {"tau_max": "40"} for name in ("l-red", "l-red-sparse", "l-red-warp", "l-red-neurons")
+        f"l-red-{kind}": {"tau_max": "40"}
+        for kind in ("sparse", "warp", "neurons", "generator", "patch")
     },
-    **{name: {"tau_max": "40"} for name in ("l-red-generator", "l-red-patch")},
     **{f"l-red-all-to-all{kind}": {"tau_max": "6"} for kind in ("", "-sparse", "-neurons")},
     "mm-bd": {"steps": "10"},
     "neural-cleanse": {"steps": "6"},
