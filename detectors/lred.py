@@ -21,18 +21,22 @@ from torch import Tensor
 
 from detectors.embeddings import EMBEDDINGS, Embedding
 from detectors.gamma import SpreadPrior
+from detectors.logit_gap import Array, logit_gaps, shares
 from detectors.order_statistic import MIN_STATISTICS, OrderStatisticTest, order_statistic_test
 from detectors.race import Race
 from detectors.rows import Rows, first_of_each_class
 from detectors.search import PatternSearch, SearchConfig, SearchResult
+from detectors.stamping import images_per_batch
 from detectors.summary import (
     class_statistics,
+    gap_note,
     race_notes,
     search_notes,
     shift_notes,
     smallest_patterns,
 )
 from detectors.types import DetectorInput, DetectorResult, without_test
+from modelaudit.memory import BatchSize
 from modelaudit.watch import FeaturesUnavailable
 
 _ROWS: Mapping[str, Callable[[Tensor, int], Rows]] = {
@@ -50,6 +54,15 @@ _NOT_NEGATIVE = ("delta", "growth", *_COUNTS, "largest", "race")
 PRIOR_WEIGHT = 10.0
 PRIORS: Mapping[str, SpreadPrior] = {
     name: SpreadPrior(embedding.clean_shape, PRIOR_WEIGHT) for name, embedding in EMBEDDINGS.items()
+}
+#: Classes of models with fewer than this differ more in size, for some embeddings
+#: (fixtures/results/few-classes.md).
+FEW_CLASSES = 6
+PRIORS_OF_FEW: Mapping[str, SpreadPrior] = {
+    **PRIORS,
+    "additive": SpreadPrior(15.0, PRIOR_WEIGHT),
+    "sparse": SpreadPrior(5.0, PRIOR_WEIGHT),
+    "neurons": SpreadPrior(10.0, PRIOR_WEIGHT),
 }
 #: Of shifts of all classes most have no pattern below the largest size, so that little is known of
 #: their spread: a wide one is assumed.
@@ -99,8 +112,9 @@ class LRed:
             does ``largest``.
         precision: ``bfloat16`` computes the gradients in it, about twice as fast on hardware for
             it; whether a pattern reaches π is decided in ``float32`` all the same.
-        prior: whether the null's spread is estimated with what is known of clean models; see
-            :class:`detectors.gamma.SpreadPrior`. The paper's p-value never is.
+        prior: whether what is known of clean models is used: for the null's spread
+            (:class:`detectors.gamma.SpreadPrior`), and for targets that all images are near to
+            (:mod:`detectors.logit_gap`). The paper's p-value knows neither.
     """
 
     name: str = "l-red"
@@ -152,12 +166,16 @@ class LRed:
         device, num_classes = data.classifier.device, data.classifier.num_classes
         labels = data.labels.to(device)
         chosen, rows = self.searched(labels, num_classes, data.generator)
+        if self.sources == "all-to-all" and len(rows) < MIN_STATISTICS:
+            few = f"{num_classes} classes can be shifted in {len(rows)} ways"
+            return without_test(self.name, f"{few}; the test needs {MIN_STATISTICS}")
         pixels, labels = data.pixels[chosen.cpu()].to(device), labels[chosen]
         embedding = EMBEDDINGS[self.embedding].fit(pixels, data.generator, data.classifier)
         config = self._search_config(data.classifier.input_shape, len(rows))
         search = PatternSearch(data.classifier, pixels, labels, embedding, config)
         found = search.run(rows, data.progress)
-        test = self._test(found, rows, embedding, config)
+        counted = self._counted(data, pixels, rows)
+        test = self._test(found, rows, embedding, config, counted)
         classes = class_statistics(found, rows, found.size.double().cpu().reciprocal().numpy())
         best = classes[test.index] if test.index is not None else None
         return DetectorResult(
@@ -175,9 +193,11 @@ class LRed:
             seconds=0.0,
             null=test.null,
             settings=self._settings_used(config),
-            notes=self._notes(found, rows, num_classes, embedding, config, test.count),
+            notes=(
+                *self._notes(found, rows, num_classes, embedding, config, test.count),
+                *gap_note(found.size, rows, counted),
+            ),
             reason=test.reason,
-            applicable=self.sources != "all-to-all" or len(rows) >= MIN_STATISTICS,
             critical=test.critical,
             stamp=embedding.apply if embedding.in_images else None,
             searched=chosen.cpu(),
@@ -200,8 +220,21 @@ class LRed:
         rows = _ROWS[self.sources](labels[chosen], num_classes)
         return chosen, rows.thinned(most, torch.Generator().manual_seed(own))
 
+    def _counted(self, data: DetectorInput, pixels: Tensor, rows: Rows) -> Array | None:
+        """How much of each row's statistic counts ``[R]``; ``None``: all of it."""
+        if not self.prior or self.sources != "all":
+            return None
+        batch = BatchSize(images_per_batch(data.classifier))
+        gaps = logit_gaps(data.classifier.logits(pixels, batch))
+        return shares(gaps)[rows.targets.cpu().numpy()]
+
     def _test(
-        self, found: SearchResult, rows: Rows, embedding: Embedding, config: SearchConfig
+        self,
+        found: SearchResult,
+        rows: Rows,
+        embedding: Embedding,
+        config: SearchConfig,
+        counted: Array | None,
     ) -> OrderStatisticTest:
         """Sec. 3.2 on r_t = 1 / size; a pattern beyond the largest size is known to be larger."""
         grown = embedding.size(found.theta)
@@ -211,9 +244,10 @@ class LRed:
         return order_statistic_test(
             size.double().cpu().reciprocal().numpy(),
             rows.targets.cpu().numpy(),
-            self._prior(),
+            self._prior(len(rows)),
             censored.cpu().numpy(),
             config.race,
+            counted,
         )
 
     def _notes(
@@ -236,10 +270,12 @@ class LRed:
             *search_notes(found, rows, num_classes, tested, ~stopped),
         )
 
-    def _prior(self) -> SpreadPrior | None:
+    def _prior(self, rows: int) -> SpreadPrior | None:
         if not self.prior or self.sources == "pairs":
             return None
-        return SHIFT_PRIOR if self.sources == "all-to-all" else PRIORS[self.embedding]
+        if self.sources == "all-to-all":
+            return SHIFT_PRIOR
+        return (PRIORS if rows >= FEW_CLASSES else PRIORS_OF_FEW)[self.embedding]
 
     def _settings(self) -> dict[str, object]:
         return {name: value for name, value in asdict(self).items() if name != "name"}

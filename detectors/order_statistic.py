@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 #: Fewer statistics than this leave nothing to fit a two-parameter null to.
 MIN_STATISTICS = 4
-#: With a prior of the null's spread so many of those must be known.
+#: With a prior of the null's spread so few will do.
 MIN_KNOWN_WITH_PRIOR = 2
 
 
@@ -91,6 +91,7 @@ def order_statistic_test(
     prior: SpreadPrior | None = None,
     censored: NDArray[np.bool_] | None = None,
     race: Race | None = None,
+    shares: Array | None = None,
 ) -> OrderStatisticTest:
     """Test whether the largest of the statistics is larger than chance allows (paper, Sec. 3.2).
 
@@ -108,6 +109,8 @@ def order_statistic_test(
         race: of the searches, where targets were stopped. Statistics below its bound, and those of
             0, count as smaller than the bound and no more; the null is fitted by censored maximum
             likelihood. The paper's p-value, which needs them all, is then ``None``.
+        shares: how much of each statistic counts ``[n]``, in (0, 1]; the paper's p-value is of all
+            of it. See :func:`detectors.logit_gap.shares`.
 
     Returns:
         The test, or a reason why there is none: too few statistics, NaN or infinite values, or no
@@ -121,12 +124,16 @@ def order_statistic_test(
     if len(r) >= MIN_STATISTICS and bounds.all():
         return OrderStatisticTest(None, log_p_plugin=0.0, p_plugin=1.0, p_calibrated=1.0)
     r, bounds, limit = _known(r, bounds, prior, race)
+    whole = r
+    if shares is not None:
+        bounds = bounds | (r * shares < limit)
+        r = np.maximum(r * shares, limit)
     known = r > 0
     classes = len(np.unique(groups[known]))
-    enough = prior and len(np.unique(groups)) >= MIN_STATISTICS
-    fewest = MIN_KNOWN_WITH_PRIOR if enough else MIN_STATISTICS
+    fewest = MIN_KNOWN_WITH_PRIOR if prior else MIN_STATISTICS
     if classes < fewest:
-        reason = f"{classes} classes with a pattern are too few; the test needs {fewest}"
+        few = "class with a pattern is" if classes == 1 else "classes with a pattern are"
+        reason = f"{classes} {few} too few; the test needs {fewest}"
         return OrderStatisticTest(None, reason=reason)
     tested = known if classes < MIN_STATISTICS else np.ones_like(known)
     count, missing = int(tested.sum()), int((tested & ~known).sum())
@@ -140,7 +147,7 @@ def order_statistic_test(
     group = int((tested & same).sum())
     null = null_table(count, group, missing, prior, censored_number, raced)
     stopped = limit and bounds.any()
-    log_p_plugin = None if stopped else _log_p_paper(r[index], r[~same & known & ~bounds], count)
+    log_p_plugin = None if stopped else _log_p_paper(whole, groups, known & ~bounds, count)
     return OrderStatisticTest(
         index=index,
         log_p_plugin=log_p_plugin,
@@ -170,15 +177,19 @@ def _known(
     return r, bounds, limit
 
 
-def _log_p_paper(r_max: float, rest: Array, count: int) -> float | None:
+def _log_p_paper(
+    r: Array, groups: NDArray[np.int64], exact: NDArray[np.bool_], count: int
+) -> float | None:
     """The paper's p-value, which knows neither priors nor bounds; ``None`` where nothing is fitted.
 
     Args:
-        rest: statistics that are known exactly, without the largest.
+        exact: ``[n]``: statistics that are known exactly.
     """
+    index = int(np.where(exact, r, 0.0).argmax())
+    rest = r[exact & (groups != groups[index])]
     if len(rest) < MIN_STATISTICS - 1 or not _spreads(rest):
         return None
-    return _log_p(r_max, *_fit(rest, None), count)
+    return _log_p(r[index], *_fit(rest, None), count)
 
 
 def _spreads(values: Array) -> bool:

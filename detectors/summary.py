@@ -77,6 +77,23 @@ def race_notes(race: Race, bound: float, stopped: Tensor, unit: str) -> tuple[st
     )
 
 
+def gap_note(size: Tensor, rows: Rows, counted: np.ndarray | None) -> tuple[str, ...]:
+    """A sentence if the statistic of the smallest pattern's target does not count in full.
+
+    Args:
+        size: of the rows' patterns ``[R]``.
+        counted: how much of each row's statistic counts ``[R]``.
+    """
+    smallest = int(size.argmin())
+    if counted is None or counted[smallest] == 1:
+        return ()
+    return (
+        f"class {int(rows.targets[smallest])} has the smallest pattern, but the logits of clean "
+        "images are close to it without a pattern, too: only "
+        f"{counted[smallest]:.0%} of its statistic counts",
+    )
+
+
 def search_notes(
     found: SearchResult,
     rows: Rows,

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from detectors.embeddings import EMBEDDINGS
 from detectors.gamma import SpreadPrior
-from detectors.lred import PRIOR_WEIGHT
+from detectors.lred import FEW_CLASSES, PRIOR_WEIGHT
 from detectors.margin import margins
-from detectors.order_statistic import OrderStatisticTest, order_statistic_test
+from detectors.order_statistic import MIN_STATISTICS, OrderStatisticTest, order_statistic_test
 from detectors.rows import first_of_each_class
 from detectors.stamping import images_per_batch
 from detectors.types import (
@@ -41,6 +41,8 @@ _TRAVEL = 1.5
 _LEAST = 0.1
 #: Of the ratios of clean models; see fixtures/results/window-margin.md.
 PRIOR = SpreadPrior(shape=7.0, weight=PRIOR_WEIGHT)
+#: With fewer classes than ``FEW_CLASSES``; see fixtures/results/few-classes.md.
+PRIOR_OF_FEW = SpreadPrior(shape=5.0, weight=PRIOR_WEIGHT)
 
 Array = NDArray[np.float64]
 
@@ -53,7 +55,7 @@ class WindowMargin:
         name: registered name.
         share: of the image's height and of its width that a window has, in (0, 1].
         places: windows along each side, evenly spaced.
-        images: clean images at most, each of another class; those of class t are left out.
+        images: clean images at most, as many of each class; those of class t are left out.
         steps: of ascent along the sign of the gradient; their length falls linearly to 0.
         prior: as that of :class:`detectors.mm_bd.MmBd`.
     """
@@ -77,6 +79,9 @@ class WindowMargin:
         begin, passes = time.perf_counter(), data.classifier.image_passes
         if not len(data.labels):
             return without_test(self.name, "there are no clean images")
+        if data.classifier.num_classes < MIN_STATISTICS:
+            few = f"with {data.classifier.num_classes} classes none of them is in the middle"
+            return without_test(self.name, f"{few}; the comparison needs {MIN_STATISTICS}")
         chosen = self._chosen(data.labels)
         search = _Search(data, chosen, self.share, self.places, self.steps)
         gains, flips = search.everywhere(data.progress)
@@ -92,7 +97,7 @@ class WindowMargin:
         patterns, sources = {}, dict[int, float]()
         if target is not None:
             patterns = {target: search.pattern(target, int(places[target]))}
-            others = [label for label in search.labels.tolist() if label != target]
+            others = sorted(set(search.labels.tolist()) - {target})
             sources = {source: 1 / len(others) for source in others}
         return DetectorResult(
             detector=self.name,
@@ -119,8 +124,9 @@ class WindowMargin:
         )
 
     def _chosen(self, labels: Tensor) -> Tensor:
-        """Mask ``[n]`` of one image each of some classes, evenly spread."""
-        first = first_of_each_class(labels, 1).nonzero().flatten()
+        """Mask ``[n]`` of one image each of some classes, evenly spread; of few classes more."""
+        each = max(1, self.images // len(labels.unique()))
+        first = first_of_each_class(labels, each).nonzero().flatten()
         spread = torch.linspace(0, len(first) - 1, min(self.images, len(first))).round().long()
         return torch.zeros_like(labels, dtype=torch.bool).index_fill_(0, first[spread], True)
 
@@ -132,7 +138,8 @@ class WindowMargin:
         """
         if not np.isfinite(ratios).all():
             return OrderStatisticTest(None, reason="some margins are not finite"), ""
-        test = order_statistic_test(ratios.max(1), prior=PRIOR if self.prior else None)
+        prior = PRIOR if len(ratios) >= FEW_CLASSES else PRIOR_OF_FEW
+        test = order_statistic_test(ratios.max(1), prior=prior if self.prior else None)
         if test.index is None or flips[test.index, ratios[test.index].argmax()] > 0:
             return test, ""
         note = "the most suspicious window turns no image into its class, and is no pattern"

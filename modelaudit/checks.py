@@ -100,10 +100,11 @@ CHECKS: tuple[CheckDescription, ...] = (
     ),
     CheckDescription(
         "class-count",
-        "inconclusive: the model has fewer than 4 outputs.",
-        "An order-statistic test compares the most suspicious class with all others, and needs "
-        "at least 3 others.",
-        "Rely on detectors that need no comparison between classes.",
+        "warning: the model has fewer than 4 outputs.",
+        "Detectors compare the most suspicious class with all others. With one or two others only "
+        "a target that is far easier to reach stands out, so that a scan that finds nothing ends "
+        "as inconclusive.",
+        "Look at the sizes of the patterns; screen inputs with modelaudit screen.",
     ),
     CheckDescription(
         "output-kind",

@@ -13,7 +13,12 @@ from detectors.types import Detector, DetectorResult
 from modelaudit.conditions import Clock, Conditions, Stopped
 from modelaudit.confirmation import confirmed
 from modelaudit.cut_short import CutShort, LeftOut
-from modelaudit.detect import reasons_to_doubt, run_detectors, with_left_out
+from modelaudit.detect import (
+    doubts_of_few_classes,
+    reasons_to_doubt,
+    run_detectors,
+    with_left_out,
+)
 from modelaudit.device import exact_arithmetic
 from modelaudit.errors import ScanInterrupted, UsageError
 from modelaudit.examine import asked_examinations, examine, rejecting_findings, report_of
@@ -83,6 +88,7 @@ def scan(
     cut_short = _cut_short(clock, detectors, done, conditions.keep is not None)
     results = confirmed(with_left_out(done, detectors, cut_short), suspect, options.alpha)
     doubts = reasons_to_doubt(done, cut_short)
+    doubts += doubts_of_few_classes(suspect.classifier.num_classes)
     weights = [registry.weight(one.detector) for one in results]
     decision = decide(results, preflight.checks, options.alpha, doubts, weights)
     report_stage("explaining what was found", 0.0)

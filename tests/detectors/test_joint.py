@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detectors import registry
-from detectors.joint import EVIDENCE, Joint, known_of_clean_models, logarithms_of
+from detectors.joint import EVIDENCE, Joint, excess, known_of_clean_models, logarithms_of
 from detectors.lred import LRed
 from detectors.mm_bd import MmBd
 from detectors.types import ClassStatistic, DetectorResult
@@ -102,9 +102,14 @@ def test_it_needs_two_of_its_detectors(kept: tuple[str, ...]) -> None:
     assert "two of l-red" in found.reason
 
 
-def test_three_classes_are_too_few() -> None:
-    found = judged({n: result(n, [1.0, 2.0, 3.0]) for n in EVIDENCE}, classes=3)
-    assert "3 classes are too few" in found.reason
+def test_classes_differ_more_where_they_are_few() -> None:
+    assert [excess(k) for k in (4, 9, 10, 1000)] == [2, 1, 1, 1]
+    few = judged({n: result(n, [1.0, 1.6, 1.0]) for n in EVIDENCE}, classes=3)
+    many = judged({n: result(n, [1.0, 1.6] + [1.0] * 8) for n in EVIDENCE}, classes=10)
+    assert few.p_calibrated is not None
+    assert many.p_calibrated is not None
+    assert many.target == few.target == 1
+    assert many.p_calibrated < few.p_calibrated
 
 
 def test_detectors_without_a_test_are_left_out() -> None:

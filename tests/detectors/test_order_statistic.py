@@ -248,16 +248,50 @@ def test_few_known_statistics_of_groups() -> None:
     assert (test.count, test.index) == (2, 5)
     assert test.p_calibrated is not None
     assert 0 < test.p_calibrated < 1
-    three = order_statistic_test(np.arange(1.0, 7.0), np.arange(6) // 2, PRIOR)
     null_table.cache_clear()
-    assert "3 classes with a pattern are too few; the test needs 4" in three.reason
 
 
-def test_one_known_statistic_or_three_classes_are_too_few_with_a_prior_too() -> None:
+def test_one_known_statistic_is_too_few_with_a_prior_too() -> None:
     one = order_statistic_test(np.array([0.0, 0.0, 0.0, 0.0, 2.0]), prior=PRIOR)
-    assert "1 classes with a pattern are too few; the test needs 2" in one.reason
-    three = order_statistic_test(np.array([1.0, 2.0, 3.0]), prior=PRIOR)
-    assert "3 classes with a pattern are too few; the test needs 4" in three.reason
+    assert "1 class with a pattern is too few; the test needs 2" in one.reason
+
+
+@pytest.mark.usefixtures("few_draws")
+@pytest.mark.parametrize("classes", [2, 3])
+def test_two_or_three_classes_are_tested_with_a_prior(classes: int) -> None:
+    alike = order_statistic_test(np.linspace(1.0, 1.1, classes), prior=PRIOR)
+    apart = order_statistic_test(np.array([100.0, 1.0, 1.0])[:classes], prior=PRIOR)
+    null_table.cache_clear()
+    assert alike.p_plugin is None  # the paper's test has nothing to fit its null to
+    assert alike.p_calibrated is not None
+    assert apart.p_calibrated is not None
+    assert apart.p_calibrated < 0.01 < 0.3 < alike.p_calibrated
+    without = order_statistic_test(np.linspace(1.0, 30.0, classes))
+    assert f"{classes} classes with a pattern are too few; the test needs 4" in without.reason
+
+
+def test_shares_lower_a_statistic_but_not_the_papers_p() -> None:
+    r = np.array([1.0, 1.1, 0.9, 1.2, 1.05, 4.0])
+    whole = order_statistic_test(r, prior=PRIOR)
+    less = order_statistic_test(r, prior=PRIOR, shares=np.array([1, 1, 1, 1, 1, 0.5]))
+    other = order_statistic_test(r, prior=PRIOR, shares=np.array([1, 1, 1, 1, 1, 0.25]))
+    assert whole.p_calibrated is not None
+    assert less.p_calibrated is not None
+    assert whole.p_calibrated < less.p_calibrated
+    assert whole.p_plugin == less.p_plugin == other.p_plugin
+    assert (whole.index, less.index, other.index) == (5, 5, 3)
+
+
+def test_stopped_targets_stay_below_the_bound_of_all_statistics() -> None:
+    race = Race(leaders=4, factor=1.5)
+    r = np.array([3.0, 2.9, 2.8, 2.7, *[0.0] * 12])
+    shares = np.ones(16)
+    shares[:2] = 0.5
+    test = order_statistic_test(r, prior=PRIOR, race=race, shares=shares)
+    # 2.7 / 1.5 = 1.8: what is left of the first two is below it, and no more is known of them
+    assert test.index == 2
+    assert test.p_calibrated is not None
+    assert test.p_calibrated > 0.05
 
 
 @pytest.mark.parametrize("censored", [4, 9])

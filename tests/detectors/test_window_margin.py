@@ -66,7 +66,7 @@ def test_gains_are_compared_with_those_of_other_classes_in_the_same_window() -> 
 
 
 def test_a_pattern_that_works_only_as_a_whole_is_found_with_its_place() -> None:
-    data = data_of(Planted(strength=1000))
+    data = data_of(Planted(strength=1000), per_class=4)
     result = registry.build("window-margin", {})(data)
     assert result.target == TARGET
     assert result.p_calibrated is not None
@@ -80,7 +80,7 @@ def test_a_pattern_that_works_only_as_a_whole_is_found_with_its_place() -> None:
     assert result.sources == pytest.approx({s: 0.2 for s in range(CLASSES) if s != TARGET})
     # It turns images that the search has not seen, and changes them in the window alone.
     assert result.searched is not None
-    assert int(result.searched.sum()) == CLASSES
+    assert int(result.searched.sum()) == 2 * CLASSES
     others = data.pixels[~result.searched]
     assert result.stamp is not None
     stamped = result.stamp(others, shown.expand(len(others), *shown.shape))
