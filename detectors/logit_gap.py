@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[np.float64]
+from detectors.gamma import Array
 
 #: Gaps down to this share of the median class's are usual: in clean models the logarithm of a gap
 #: has a standard deviation of 0.11 over the classes (fixtures/results/joint.md), and exp(-2 x 0.11)

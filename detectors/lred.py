@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from detectors.embeddings import EMBEDDINGS, Embedding
-from detectors.gamma import SpreadPrior
-from detectors.logit_gap import Array, logit_gaps, shares
+from detectors.gamma import Array, SpreadPrior
+from detectors.logit_gap import logit_gaps, shares
 from detectors.order_statistic import MIN_STATISTICS, OrderStatisticTest, order_statistic_test
 from detectors.race import Race
 from detectors.rows import Rows, first_of_each_class
@@ -168,7 +168,8 @@ class LRed:
         chosen, rows = self.searched(labels, num_classes, data.generator)
         if self.sources == "all-to-all" and len(rows) < MIN_STATISTICS:
             few = f"{num_classes} classes can be shifted in {len(rows)} ways"
-            return without_test(self.name, f"{few}; the test needs {MIN_STATISTICS}")
+            reason = f"{few}; the test needs {MIN_STATISTICS}"
+            return without_test(self.name, reason, self._settings())
         pixels, labels = data.pixels[chosen.cpu()].to(device), labels[chosen]
         embedding = EMBEDDINGS[self.embedding].fit(pixels, data.generator, data.classifier)
         config = self._search_config(data.classifier.input_shape, len(rows))

@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from detectors.embeddings import EMBEDDINGS
-from detectors.gamma import SpreadPrior
+from detectors.gamma import Array, SpreadPrior
 from detectors.lred import FEW_CLASSES, PRIOR_WEIGHT
 from detectors.margin import margins
 from detectors.order_statistic import MIN_STATISTICS, OrderStatisticTest, order_statistic_test
@@ -43,8 +42,6 @@ _LEAST = 0.1
 PRIOR = SpreadPrior(shape=7.0, weight=PRIOR_WEIGHT)
 #: With fewer classes than ``FEW_CLASSES``; see fixtures/results/few-classes.md.
 PRIOR_OF_FEW = SpreadPrior(shape=5.0, weight=PRIOR_WEIGHT)
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

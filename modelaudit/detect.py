@@ -14,14 +14,11 @@ from modelaudit.cut_short import CutShort
 from modelaudit.errors import ModelAuditError
 from modelaudit.lanes import Together, lanes_of, side_by_side
 from modelaudit.options import ScanOptions
+from modelaudit.preflight_model import FEWEST_CLASSES
 from modelaudit.resume import detector_key, kept, restored, scan_key
 from modelaudit.shifted import layers_visible
 from modelaudit.stages import StageProgress
 from modelaudit.suspect import Suspect
-
-#: With this many classes or fewer about half of the attacks are missed
-#: (fixtures/results/few-classes.md).
-_FEW_CLASSES = 3
 
 
 def run_detectors(
@@ -106,7 +103,7 @@ def doubts_of_few_classes(num_classes: int) -> tuple[str, ...]:
 
     What one target is compared with is then a class or two, so that many attacks are missed.
     """
-    if num_classes > _FEW_CLASSES:
+    if num_classes >= FEWEST_CLASSES:
         return ()
     return (
         f"with {num_classes} classes only a target that is far easier to reach than the others "
