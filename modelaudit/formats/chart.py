@@ -81,7 +81,7 @@ def chart_of(report: Report, detector: DetectorReport) -> Chart | None:
         ),
         curve=_curve(detector, by_size, low, high, place),
         threshold=place(threshold) if threshold else None,
-        threshold_text=f"{threshold:.3g}" if threshold else "",
+        threshold_text=_digits(threshold) if threshold else "",
         refused_left=by_size,
         ticks=tuple((place(tick), f"{tick:g}") for tick in _ticks(low, high)),
         height=bottom + ROW * len(shown) + 40,
@@ -116,7 +116,12 @@ def _row(
     if value is None:
         missing = "larger" if was_stopped(detector, one) else "none"
         return Row(y, label, None, missing, suspicious)
-    return Row(y, label, place(value), f"{value:.3g}", suspicious)
+    return Row(y, label, place(value), _digits(value), suspicious)
+
+
+def _digits(value: float) -> str:
+    """Three digits, the last of which may be 0: in a column 3.00 is under 3.12."""
+    return f"{value:#.3g}".removesuffix(".")
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
