@@ -116,7 +116,7 @@ def default_names() -> tuple[str, ...]:
 
 
 def preset_names(preset: str) -> tuple[str, ...]:
-    """The detectors of ``default``, ``fast`` (the cheapest) or ``thorough`` (all of them)."""
+    """The detectors of ``default``, ``fast`` (for a first look) or ``thorough`` (all of them)."""
     if preset == "default":
         return default_names()
     return tuple(name for name in REGISTRY if preset == "thorough" or name in FAST)

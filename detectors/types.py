@@ -42,7 +42,7 @@ class ClassStatistic:
     """What a detector found for one putative target (or one class pair).
 
     Attributes:
-        target: class index.
+        target: class index; of an all-to-all detector the shift.
         statistic: detection statistic r, larger = more suspicious; ``0`` where nothing was found.
         size: pattern size in the detector's unit; ``None`` where no pattern was found or the
             target was stopped.

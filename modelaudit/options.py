@@ -10,7 +10,7 @@ from typing import Any, Literal
 from modelaudit.errors import UsageError
 from modelaudit.preprocess_options import PreprocessOptions
 
-#: Sets of detectors: what runs by default, the cheapest ones, all of them.
+#: Sets of detectors: what runs by default, two cheap ones, all of them.
 Preset = Literal["default", "fast", "thorough"]
 
 

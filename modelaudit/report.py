@@ -133,8 +133,8 @@ class DetectorReport:
     Attributes:
         target: the most suspicious class.
         shift: the most suspicious shift of an all-to-all detector, whose ``classes`` are shifts.
-        p_holm: the calibrated p-value after Holm's correction over the detectors that ran; the
-            verdict compares it with alpha.
+        p_holm: the calibrated p-value after Holm's weighted correction over the detectors that
+            ran; the verdict compares it with alpha.
     """
 
     detector: str

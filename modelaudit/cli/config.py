@@ -25,7 +25,7 @@ def config(
     """Print every setting of every command, its value and where it comes from.
 
     First a flag, then the environment (MODELAUDIT_SCAN_ALPHA before MODELAUDIT_ALPHA), then
-    modelaudit.toml, then [tool.modelaudit] in pyproject.toml, then the default.
+    modelaudit.toml, then the table tool.modelaudit in pyproject.toml, then the default.
     """
     check_format(format_, ("text", "json"))
     group: Any = context.find_root().command

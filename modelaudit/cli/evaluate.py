@@ -35,7 +35,8 @@ def evaluate(
 ) -> int:
     """Scan a labelled collection: detections, false alarms, intervals, cost.
 
-    Exit codes: 0 finished, 2 error (some model could not be scanned, or bad input).
+    Exit codes: 0 finished, 2 error (some model could not be scanned, or bad input), 130
+    interrupted.
     """
     outputs = tuple(output or ())
     for path in outputs:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 ModelArgument = Annotated[
     Path,
-    typer.Argument(help="ONNX, TorchScript, safetensors or PyTorch state dict.", metavar="MODEL"),
+    typer.Argument(
+        help="ONNX, TorchScript, .pt2, safetensors, PyTorch state dict or a Hugging Face folder.",
+        metavar="MODEL",
+    ),
 ]
 ArchOption = Annotated[
     str | None,
@@ -42,10 +45,8 @@ SetOption = Annotated[
         "--set", metavar="DETECTOR.KEY=VALUE", help="A setting of a detector; repeatable."
     ),
 ]
-FastOption = Annotated[
-    bool, typer.Option("--fast", help="Only the cheapest detectors, for a first look.")
-]
-ThoroughOption = Annotated[bool, typer.Option("--thorough", help="Every detector that there is.")]
+FastOption = Annotated[bool, typer.Option("--fast", help="Only l-red and mm-bd, for a first look.")]
+ThoroughOption = Annotated[bool, typer.Option("--thorough", help="Every built-in detector.")]
 ImagesPerClassOption = Annotated[
     int, typer.Option(help="Clean images per class; fewer is possible, more sees more.", min=1)
 ]

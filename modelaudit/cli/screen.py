@@ -37,7 +37,7 @@ def screen(
 ) -> int:
     """Say which inputs carry a trigger; the model is scanned first.
 
-    Exit codes: 0 none flagged, 1 some flagged, 2 error.
+    Exit codes: 0 none flagged, 1 some flagged, 2 error, 130 interrupted.
     """
     check_format(format_, ("text", "json"))
     if output is not None:

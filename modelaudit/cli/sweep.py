@@ -76,7 +76,7 @@ def sweep(
     """Scan every model in a folder or a list: one summary, one report per model.
 
     Exit codes, of the worst model that --fail-on names and no waiver covers: 1 backdoor found, else
-    2 some model could not be scanned (or bad input), else 3 inconclusive, else 0.
+    2 some model could not be scanned (or bad input), else 3 inconclusive, else 0. 130 interrupted.
     """
     outputs = tuple(output or ())
     report_formats = tuple(dict.fromkeys(one.strip() for one in report_format.split(",")))

@@ -26,7 +26,9 @@ Every flag can also be set [in a file or by an environment variable](environment
 config` shows what is set, and where.
 """
 _NO_CRASH = """\
-An error is never 0, 1 or 3: no crash can be taken for a verdict.
+An error is never 0, 1 or 3: no crash can be taken for a verdict. (With `--exit-zero`, or a
+`--fail-on` that leaves `error` out, a model that could not be scanned exits 0; wrong usage and
+faults of the program stay 2.) A finding that a waiver covers exits 0.
 """
 
 

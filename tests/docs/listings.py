@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from fractions import Fraction
 from typing import Any, get_args
 
 from detectors import registry
@@ -27,8 +28,20 @@ def detectors_page() -> str:
         "(../explanation/index.md).\n",
     ]
     entries = registry.REGISTRY.items()
-    rows = [(code(n), plain(e.summary), _runs(n, e), _own_defaults(e)) for n, e in entries]
-    parts += [table(("name", "what it looks for", "runs", "its own defaults"), rows)]
+    rows = [
+        (
+            code(n),
+            plain(e.summary),
+            _runs(n, e),
+            str(Fraction(e.weight).limit_denominator()),
+            _own_defaults(e),
+        )
+        for n, e in entries
+    ]
+    parts += [table(("name", "what it looks for", "runs", "weight", "its own defaults"), rows)]
+    parts += [
+        "*weight*: in [Holm's procedure](../explanation/statistics.md#several-detectors-holm).\n"
+    ]
     for config in dict.fromkeys(entry.config for _, entry in entries):
         first, *others = [name for name, entry in entries if entry.config is config]
         parts += [f"## Settings of {first}\n"]
@@ -47,7 +60,7 @@ def checks_page() -> str:
         "# Preflight checks\n",
         "Before a scan: is a scan of this model with these images meaningful at all? A check ends "
         "as *ok*, *note* (worth knowing), *warning* (read the result with care), *inconclusive* "
-        "(a scan would prove nothing; exit code 3 unless a backdoor is found) or *error* (a scan "
+        "(a scan would prove nothing: no detector runs, exit code 3) or *error* (a scan "
         "is impossible; exit code 2).\n",
     ]
     for check in CHECKS:

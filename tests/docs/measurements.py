@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from detectors.registry import default_names
+from fixtures.attacks.registry import ATTACKS
 from modelaudit.counting import Count
 from tests.docs.markdown import code, table
 
@@ -66,7 +69,28 @@ def measurements_page() -> str:
             for name, share in one.shares["total"].items()
         ]
         parts += [table(("", "detected", "false alarms"), rows)]
-    return "\n".join(parts)
+        if not_run := [code(name) for name in default_names() if name not in one.detectors]:
+            parts += [
+                f"Scanned before {', '.join(not_run)} was added: the verdict is without it.\n"
+            ]
+    return "\n".join([*parts, *_attacks()])
+
+
+def _attacks() -> list[str]:
+    """What the names of attacks mean."""
+    rows = [(code(name), _trigger(one), one.paper) for name, one in ATTACKS.items()]
+    return [
+        "## The attacks\n",
+        "Models of the first collection have shorter names; there `1` and `3` are the number of "
+        "source classes, and `A2A` is all-to-all: every class becomes the next.\n",
+        table(("name", "trigger", "paper"), rows),
+    ]
+
+
+def _trigger(attack: object) -> str:
+    """The first line of an attack's file, without the name."""
+    said = inspect.getdoc(inspect.getmodule(attack)) or ""
+    return said.splitlines()[0].split(": ", 1)[1]
 
 
 def measured(detector: str) -> str:

@@ -34,9 +34,10 @@ def schemas_page() -> str:
     """Every shipped schema, field by field."""
     parts = [
         "# JSON reports\n",
-        "Every report has a `schema_version`. A major number changes when a field is removed or "
-        "changes its meaning, a minor one when a field is added. Fields in *italics* are optional. "
-        "`[]` stands for each element of a list, `{}` for each value of an object.\n",
+        "The reports of `scan`, `screen` and `sweep` have a schema and a `schema_version`. A major "
+        "number changes when a field is removed or changes its meaning, a minor one when a field "
+        "is added. Fields in *italics* are optional. `[]` stands for each element of a list, `{}` "
+        "for each value of an object.\n",
     ]
     for path in sorted(_FOLDER.glob("*.schema.json")):
         name = path.name.partition(".")[0]
