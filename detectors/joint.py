@@ -62,7 +62,7 @@ _ALIKE = 0.8
 #: A detector that knows fewer than this share of its statistics says too little of the classes.
 _KNOWN = 0.3
 #: Models with this many classes were measured. With fewer the classes differ more: the covariance
-#: is 3.3, 1.9, 1.4 and 1.1 times as large with 2, 3, 4 and 6 classes
+#: is 3.2, 1.9, 1.3 and 1.2 times as large with 2, 3, 4 and 6 classes
 #: (fixtures/results/few-classes.md).
 _MEASURED_CLASSES = 10
 #: Models of data that were not measured differ more, too: with the covariance so many times as
