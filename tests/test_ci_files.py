@@ -43,7 +43,8 @@ def commands() -> list[tuple[str, str]]:
     for page in PAGES:
         for block in [b for kind in ("", "yaml", "groovy") for b in blocks(page, kind)]:
             joined = re.sub(r"\s*\\?\n\s+(?=-)", " ", block)
-            found += [(page.name, m) for m in re.findall(r"modelaudit (scan [^\n]*)", joined)]
+            shown = re.findall(r"modelaudit (?:--no-config )?(scan [^\n]*)", joined)
+            found += [(page.name, command) for command in shown]
     return found
 
 
