@@ -120,6 +120,22 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
       padding, dilation, transposed, output_padding, groups, mask);
   return {back(a), back(b), back(c)};
 }
+
+// Its schema does not say that training changes the running statistics: the fallback loses that.
+std::tuple<Tensor, Tensor, Tensor> batch_norm(
+    const Tensor& x, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
+    const std::optional<Tensor>& mean, const std::optional<Tensor>& variance, bool training,
+    double momentum, double epsilon) {
+  const auto own = [&x](const std::optional<Tensor>& one) -> std::optional<Tensor> {
+    if (!one || !one->defined()) return std::nullopt;
+    TORCH_CHECK(one->device() == x.device(),
+                "Expected all tensors to be on the same device: batch_norm");
+    return on_cpu(*one);
+  };
+  auto [a, b, c] = at::native_batch_norm(on_cpu(x), own(weight), own(bias), own(mean),
+                                         own(variance), training, momentum, epsilon);
+  return {back(a), back(b), back(c)};
+}
 }  // namespace
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, library) {
@@ -157,6 +173,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
                [](const Tensor& x) { return at::_local_scalar_dense(on_cpu(x)); });
   library.impl("convolution_overrideable", &convolution);
   library.impl("convolution_backward_overrideable", &convolution_backward);
+  library.impl("native_batch_norm", &batch_norm);
   library.impl("unfold", &at::native::unfold);
   library.impl("view", [](const Tensor& x, SymIntArrayRef size) {
     return at::native::view(x, C10_AS_INTARRAYREF_SLOW(size));
