@@ -16,11 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.gamma import SpreadPrior, fit_censored_gamma, fit_gamma, log_plugin_p
+from detectors.gamma import Array, SpreadPrior, fit_censored_gamma, fit_gamma, log_plugin_p
 from detectors.race import Race
 from modelaudit.files import cache_directory
-
-Array = NDArray[np.float64]
 
 #: Calibrated p-values at which the null's quantiles of log(plug-in p) are stored.
 LEVELS: Array = np.concatenate(

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detectors.embeddings import EMBEDDINGS
+from detectors.gamma import Array
 from detectors.lred import PRIORS
 from detectors.mask_search import MaskSearch, MaskSearchConfig
 from detectors.order_statistic import order_statistic_test
@@ -140,7 +140,7 @@ class MadOutlier:
     reason: str = ""
 
 
-def mad_outlier(sizes: NDArray[np.float64]) -> MadOutlier:
+def mad_outlier(sizes: Array) -> MadOutlier:
     """Anomaly index of the smallest size (paper, section IV-C).
 
     The paper takes the absolute deviation but flags only masks below the median, so the sign can

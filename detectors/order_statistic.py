@@ -18,10 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.calibration import NullTable, null_table
-from detectors.gamma import SpreadPrior, fit_censored_gamma, fit_gamma, log_plugin_p
+from detectors.gamma import Array, SpreadPrior, fit_censored_gamma, fit_gamma, log_plugin_p
 from detectors.race import Race
-
-Array = NDArray[np.float64]
 
 #: Fewer statistics than this leave nothing to fit a two-parameter null to.
 MIN_STATISTICS = 4

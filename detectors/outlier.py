@@ -26,9 +26,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from detectors.gamma import Array
 
 #: Simulated models behind a p-value: for up to 100 classes, and for more.
 _DRAWS, _DRAWS_OF_MANY = 40_000, 20_000

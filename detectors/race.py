@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
+
+from detectors.gamma import Array
 
 #: So few targets are not raced: each says much of the null.
 FEWEST_RACED = 13
@@ -48,8 +49,8 @@ class Race:
         """
         return self.factor * float(size.kthvalue(self.leaders).values)
 
-    def bound(self, r: NDArray[np.float64]) -> NDArray[np.float64]:
+    def bound(self, r: Array) -> Array:
         """The same for statistics ``[..., n]``: smaller ones than this ``[..., 1]`` are unknown."""
         rank = r.shape[-1] - self.leaders
-        bound: NDArray[np.float64] = np.partition(r, rank, -1)[..., rank, None] / self.factor
+        bound: Array = np.partition(r, rank, -1)[..., rank, None] / self.factor
         return bound

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from detectors.gamma import Array
 from detectors.race import Race
 from detectors.rows import Rows
 from detectors.search import SearchResult
@@ -12,7 +13,7 @@ from detectors.types import ClassStatistic
 
 
 def class_statistics(
-    found: SearchResult, rows: Rows, statistics: np.ndarray
+    found: SearchResult, rows: Rows, statistics: Array
 ) -> tuple[ClassStatistic, ...]:
     """One entry per row, as plain numbers.
 
@@ -77,7 +78,7 @@ def race_notes(race: Race, bound: float, stopped: Tensor, unit: str) -> tuple[st
     )
 
 
-def gap_note(size: Tensor, rows: Rows, counted: np.ndarray | None) -> tuple[str, ...]:
+def gap_note(size: Tensor, rows: Rows, counted: Array | None) -> tuple[str, ...]:
     """A sentence if the statistic of the smallest pattern's target does not count in full.
 
     Args:

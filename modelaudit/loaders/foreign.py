@@ -31,8 +31,10 @@ def keras(path: Path) -> ModelFileError:
     """The error for a Keras model."""
     return ModelFileError(
         f"{path} is a Keras model, which is not read directly. "
-        f"{_tf2onnx('--keras', path)} (or, in Keras 3: "
-        'model.export("model.onnx", format="onnx"))'
+        f"{_tf2onnx('--keras', path)} (or, where that cannot load it, in Python: model = "
+        f"keras.models.load_model({str(path)!r}, compile=False); "
+        "model(keras.ops.zeros((1, *model.input_shape[1:]))); "
+        f"model.export({path.with_suffix('.onnx').name!r}, format='onnx'))"
     )
 
 

@@ -87,9 +87,10 @@ def _details(model: onnx.ModelProto, external: bool) -> dict[str, str]:
     versions = [f"{d} {v}".strip() for d, v in sorted(opsets(model).items())]
     counts = Counter(node.op_type for node in model.graph.node)
     floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    constants = (value.t for node in model.graph.node for value in node.attribute)
     parameters = sum(
         torch.Size(tensor.dims).numel()
-        for tensor in model.graph.initializer
+        for tensor in (*model.graph.initializer, *constants)
         if tensor.data_type in floats
     )
     details = {
@@ -97,7 +98,7 @@ def _details(model: onnx.ModelProto, external: bool) -> dict[str, str]:
         "opset": ", ".join(versions),
         "ir_version": str(model.ir_version),
         "operators": ", ".join(f"{name}×{count}" for name, count in counts.most_common()),
-        "parameters": str(parameters),
+        "parameters": f"{parameters:,}",
         "arithmetic on the input": _input_arithmetic(model) or "none",
         "external data": "yes" if external else "no",
     }

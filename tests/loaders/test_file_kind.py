@@ -21,6 +21,7 @@ def zipped(*names: str) -> dict[str, str]:
     [
         ("m.h5", b"\x89HDF\r\n\x1a\n....", r"tf2onnx\.convert --keras .*m\.h5 --output m\.onnx"),
         ("m.h5", b"text", r"tf2onnx\.convert --keras"),
+        ("m.h5", b"text", r"load_model\('.*m\.h5', compile=False\).*export\('m\.onnx'"),
         ("m.keras", zipped("config.json", "model.weights.h5"), r"--keras .*m\.keras"),
         ("m.tflite", b"\x1c\x00\x00\x00TFL3....", r"tf2onnx\.convert --tflite .*m\.tflite"),
         ("saved_model.pb", b"\x0a\x01\x12\x00", r"tf2onnx\.convert --saved-model"),

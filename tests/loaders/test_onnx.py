@@ -44,6 +44,17 @@ def test_facts_of_a_file(tmp_path: Path) -> None:
     assert_agrees(loaded)
 
 
+def test_weights_in_constant_nodes_are_counted(tmp_path: Path) -> None:
+    proto = classifier()
+    for number, tensor in enumerate(proto.graph.initializer):
+        node = helper.make_node("Constant", [], [tensor.name], value=tensor)
+        proto.graph.node.insert(number, node)
+    del proto.graph.initializer[:]
+    loaded = load(proto, tmp_path)
+    assert loaded.details["parameters"] == "965"
+    assert_agrees(loaded)
+
+
 def test_channels_last_in_memory_and_nhwc_in_shape(tmp_path: Path) -> None:
     assert_agrees(load(classifier(), tmp_path), IMAGES.to(memory_format=torch.channels_last))
     loaded = load(classifier(input_shape=("batch", 8, 8, 3)), tmp_path)
