@@ -20,10 +20,11 @@ from importlib import resources
 import numpy as np
 import torch
 
+from detectors.gamma import Array
 from detectors.logit_gap import logit_gaps
 from detectors.lred import NEURONS, LRed
 from detectors.mm_bd import MmBd
-from detectors.outlier import Array, CovariancePrior, p_value, shifts, simulated
+from detectors.outlier import CovariancePrior, p_value, shifts, simulated
 from detectors.stamping import images_per_batch
 from detectors.twin import distil
 from detectors.types import (

@@ -14,18 +14,24 @@ estimated from the other classes:
     T_t = max over δ >= 0 of  y' V⁻¹ y - (y - δ)' V⁻¹ (y - δ),
 
 where y is the evidence of t less what the others' mean and t's covariates lead to expect, and V the
-covariance of y. Few classes say little about Σ, so its estimate is the posterior mean under an
-inverse Wishart prior, as a moderated t-test does it for variances. The p-value of the largest T_t
-is simulated under the same model, Σ drawn from the prior.
+covariance of y. No detector shall decide alone, neither by a class that it alone finds easy nor by
+one that it alone finds so hard that the others' values surprise: the statistic is the smallest of
+those without one of the evidence.
+
+Few classes say little about Σ, so its estimate is the posterior mean under an inverse Wishart
+prior, as a moderated t-test does it for variances. The p-value of the largest statistic is
+simulated under the same model, Σ drawn from the prior.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors.gamma import Array
 
@@ -60,28 +66,31 @@ class CovariancePrior:
         """Ψ of the inverse Wishart distribution, whose mean is Ψ / (ν - d - 1)."""
         return self.covariance * (self.weight - len(self.covariance) - 1)
 
+    def without(self, place: int) -> CovariancePrior:
+        """Of all values but one of the evidence; the marginal of an inverse Wishart distribution is
+        one, too, with one degree of freedom less."""
+        rest = np.delete(np.delete(self.covariance, place, 0), place, 1)
+        return CovariancePrior(rest, self.weight - 1, self.tails, self.evidence - 1)
+
 
 def shifts(x: Array, prior: CovariancePrior, most: int | None = None) -> Array:
-    """``T_t`` of every class.
+    """The statistic of every class: the smallest T_t of those without one of the evidence.
 
     Args:
-        x: ``[..., K, d]``.
+        x: ``[..., K, d]``, with two values of evidence or more.
         most: work it out only for so many classes; the others get 0.
     """
-    classes, d = x.shape[-2:]
     x = _bounded(x, prior)
-    freedom = prior.weight + classes - 2 - d - 1
-    centred = x - x.mean(-2, keepdims=True)
-    total = (prior.scale + np.einsum("...ki,...kj->...ij", centred, centred)) / freedom
-    if most is None or most >= classes:
-        return _leave_one_out(centred, total, classes, freedom, prior.evidence)
-    inverse = np.linalg.inv(total)
-    distance = np.einsum("...ki,...ij,...kj->...k", centred, inverse, centred)
-    distance *= (centred[..., : prior.evidence] > 0).any(-1)
+    parts = [
+        _deviations(np.delete(x, place, -1), prior.without(place))
+        for place in range(prior.evidence)
+    ]
+    if most is None or most >= x.shape[-2]:
+        return reduce(np.minimum, map(_leave_one_out, parts))
+    distance = reduce(np.minimum, map(_distances, parts))
     likeliest = np.argpartition(distance, -most, axis=-1)[..., -most:]
-    chosen = np.take_along_axis(centred, likeliest[..., None], -2)
     result = np.zeros(distance.shape)
-    values = _leave_one_out(chosen, total, classes, freedom, prior.evidence)
+    values = reduce(np.minimum, (_leave_one_out(part.of(likeliest)) for part in parts))
     np.put_along_axis(result, likeliest, values, -1)
     return result
 
@@ -95,18 +104,52 @@ def _bounded(x: Array, prior: CovariancePrior) -> Array:
     return np.concatenate([x[..., : prior.evidence], bounded], -1)
 
 
-def _leave_one_out(
-    centred: Array, total: Array, classes: int, freedom: float, evidence: int
-) -> Array:
-    """``T_t`` of the classes with these deviations from the mean of all ``[..., k, d]``.
+@dataclass(frozen=True)
+class _Deviations:
+    """Classes against the mean of all.
 
-    Args:
-        total: the estimate of Σ with class t still in it ``[..., d, d]``.
+    Attributes:
+        centred: their deviations ``[..., k, d]``.
+        total: the estimate of Σ with all classes in it ``[..., d, d]``.
+        freedom: its degrees of freedom.
+        classes: K.
+        evidence: how many of the d values are evidence.
     """
-    rest = classes / (classes - 1)  # x_t less the mean of the others is so much of the deviation
-    own = np.einsum("...i,...j->...ij", centred, centred) * rest / freedom
-    sigma = (total[..., None, :, :] - own) * rest
-    y, v = _given_covariates(centred * rest, sigma, evidence)
+
+    centred: Array
+    total: Array
+    freedom: float
+    classes: int
+    evidence: int
+
+    def of(self, chosen: NDArray[np.int64]) -> _Deviations:
+        """Those of some classes ``[..., k]``."""
+        return replace(self, centred=np.take_along_axis(self.centred, chosen[..., None], -2))
+
+
+def _deviations(x: Array, prior: CovariancePrior) -> _Deviations:
+    classes, d = x.shape[-2:]
+    freedom = prior.weight + classes - 2 - d - 1
+    centred = x - x.mean(-2, keepdims=True)
+    total = (prior.scale + np.einsum("...ki,...kj->...ij", centred, centred)) / freedom
+    return _Deviations(centred, total, freedom, classes, prior.evidence)
+
+
+def _distances(part: _Deviations) -> Array:
+    """Squared Mahalanobis distances ``[..., k]``, 0 where no evidence is above the mean."""
+    centred = part.centred
+    inverse = np.linalg.inv(part.total)
+    distance = np.einsum("...ki,...ij,...kj->...k", centred, inverse, centred)
+    return np.asarray(distance * (centred[..., : part.evidence] > 0).any(-1))
+
+
+def _leave_one_out(part: _Deviations) -> Array:
+    """``T_t`` of the classes ``[..., k]``."""
+    centred, rest = part.centred, part.classes / (part.classes - 1)
+    # x_t less the mean of the others is so much of the deviation
+    own = np.einsum("...i,...j->...ij", centred, centred) * rest / part.freedom
+    sigma = (part.total[..., None, :, :] - own) * rest
+    y, v = _given_covariates(centred * rest, sigma, part.evidence)
     return one_sided(y, v)
 
 

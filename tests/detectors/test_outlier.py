@@ -63,13 +63,43 @@ def test_a_shift_of_covariates_is_no_evidence() -> None:
     assert shifts(shifted, PRIOR)[7] < max(shifts(x, PRIOR)[7], 1.0)
 
 
+@pytest.mark.parametrize("column", range(4))
+@pytest.mark.parametrize("away", [-5.0, 5.0])
+def test_no_value_decides_alone(column: int, away: float) -> None:
+    """Neither a class that one detector alone finds easy, nor one that it alone finds hard."""
+    null = simulated(10, (0,) * 4, PRIOR)
+    x = drawn(1, 10, PRIOR, np.random.default_rng(4))[0]
+    before = p_value(float(shifts(x, PRIOR).max()), null)
+    x[7, column] += away
+    assert before > 0.1
+    assert p_value(float(shifts(x, PRIOR)[7]), null) > 0.1
+
+
+def test_what_two_detectors_say_decides() -> None:
+    x = drawn(1, 10, PRIOR, np.random.default_rng(4))[0]
+    x[7, :2] += 2.0
+    null = simulated(10, (0,) * 4, PRIOR)
+    assert p_value(float(shifts(x, PRIOR)[7]), null) < 0.001
+
+
+def test_one_less_is_known_of_the_rest_as_before() -> None:
+    """The mean of the prior stays what it is."""
+    rest = PRIOR.without(1)
+    kept = [0, 2, 3]
+    assert rest.evidence == 2
+    assert rest.weight == 29.0
+    assert rest.covariance == pytest.approx(COVARIANCE[np.ix_(kept, kept)])
+    assert rest.scale == pytest.approx(PRIOR.scale[np.ix_(kept, kept)])
+
+
 def test_what_a_covariate_explains_is_no_evidence() -> None:
     """A class that is easy in the twin, too, is less suspicious for being easy."""
-    x = np.zeros((10, 2)) + 0.01 * np.random.default_rng(3).normal(size=(10, 2))
-    prior = CovariancePrior(np.array([[0.04, 0.036], [0.036, 0.04]]), 30.0, 15.0, evidence=1)
-    x[4] += (0.6, 0.6)
+    x = 0.01 * np.random.default_rng(3).normal(size=(10, 3))
+    covariance = np.array([[0.04, 0.02, 0.036], [0.02, 0.04, 0.036], [0.036, 0.036, 0.04]])
+    prior = CovariancePrior(covariance + 0.01 * np.eye(3), 30.0, 15.0, evidence=2)
+    x[4] += (0.6, 0.6, 0.6)
     alone = x.copy()
-    alone[4, 1] = 0.0
+    alone[4, 2] = 0.0
     assert shifts(x, prior)[4] < shifts(alone, prior)[4] / 3
 
 
