@@ -177,6 +177,7 @@ class LRed:
         found = search.run(rows, data.progress)
         counted = self._counted(data, pixels, rows)
         test = self._test(found, rows, embedding, config, counted)
+        hidden = bool((found.size <= embedding.largest(data.classifier.input_shape)).any())
         classes = class_statistics(found, rows, found.size.double().cpu().reciprocal().numpy())
         best = classes[test.index] if test.index is not None else None
         return DetectorResult(
@@ -199,6 +200,7 @@ class LRed:
                 *gap_note(found.size, rows, counted),
             ),
             reason=test.reason,
+            applicable=not test.reason or embedding.reaches_all or hidden,
             critical=test.critical,
             stamp=embedding.apply if embedding.in_images else None,
             searched=chosen.cpu(),

@@ -29,6 +29,7 @@ class Embedding(Protocol):
         sees: which patterns it is for, in a few words.
         first_step: length of the first step of the fast schedule, in the unit of the size.
         in_images: whether the pattern is a change of the images, so that it can be shown.
+        reaches_all: whether a pattern that is large enough leads to any class.
         clean_shape: Gamma shape of 1 / size over the targets of a typical clean model, for the
             prior of the test; measured by ``python -m fixtures.benchmark spread``.
     """
@@ -39,6 +40,7 @@ class Embedding(Protocol):
     first_step: float
     clean_shape: float
     in_images: bool = True
+    reaches_all: bool = True
 
     def fit(self, pixels: Tensor, generator: torch.Generator, classifier: Classifier) -> Self:
         """The embedding for clean images ``[n, C, H, W]`` and a model, where it depends on them.

@@ -32,6 +32,7 @@ class Warp(Embedding):
     sees = "warps: WaNet"
     first_step = 0.05
     clean_shape = 10.0
+    reaches_all = False  # what is moved must be there
 
     def __init__(self, frequencies: int = 8) -> None:
         self.frequencies = frequencies

@@ -51,6 +51,30 @@ def test_clean_model_is_not_flagged() -> None:
     assert result.p_calibrated > 0.05
 
 
+class Brightness(torch.nn.Module):
+    """The class whose brightness, ``(k + 0.5) / CLASSES``, an image's mean is nearest to."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        own = (torch.arange(CLASSES) + 0.5) / CLASSES
+        return -100 * (x.mean((1, 2, 3))[:, None] - own) ** 2
+
+
+@pytest.mark.parametrize(("embedding", "applicable"), [("warp", False), ("additive", True)])
+def test_where_no_warp_leads_to_any_class_the_others_decide(
+    embedding: str, applicable: bool
+) -> None:
+    """Pixels that are all alike stay what they are wherever they go."""
+    labels = torch.arange(CLASSES).repeat_interleave(2)
+    pixels = ((labels + 0.5) / CLASSES)[:, None, None, None].expand(-1, 1, SIDE, SIDE)
+    generator = torch.Generator().manual_seed(0)
+    classifier = Classifier(Brightness(), CLASSES, (1, SIDE, SIDE))
+    data = DetectorInput(classifier, pixels, labels, generator)
+    result = LRed(embedding=embedding, tau_max=2)(data)
+    assert result.applicable is applicable
+    assert result.p_calibrated is None
+    assert "0 classes with a pattern are too few" in result.reason
+
+
 def test_a_pattern_of_size_0_leaves_no_test_and_finite_numbers() -> None:
     """The model says class 0 whatever it is shown."""
     result = LRed(tau_max=2)(linear_input(torch.zeros(5, SIDE**2), 0.9, per_class=2))
