@@ -55,12 +55,21 @@ class NullTable:
 
     Attributes:
         quantiles: ``[len(LEVELS)]``, increasing.
+        strays: share of models that they do not describe; see :class:`detectors.gamma.SpreadPrior`.
     """
 
     quantiles: Array
+    strays: float = 0.0
 
     def calibrate(self, log_p: float) -> float:
         """Calibrated p-value of one plug-in p-value.
+
+        That of a stray model may be as small as any, so their share is added.
+        """
+        return self.strays + (1 - self.strays) * self._level(log_p)
+
+    def _level(self, log_p: float) -> float:
+        """Level at which a plug-in p-value is the quantile.
 
         Between the stored levels: linear in (log plug-in p, log level) in the lower tail and in
         level above. Below the smallest level the line through the last decade is continued, which
@@ -161,7 +170,10 @@ def null_table(
     censored: int = 0,
     race: Race | None = None,
 ) -> NullTable:
-    """The null for these numbers (see :func:`simulate`): shipped, cached or simulated now."""
+    """The null for these numbers (see :func:`simulate`): shipped, cached or simulated now.
+
+    It has no strays.
+    """
     key = table_key(count, group, missing, prior, censored, race)
     with resources.files("detectors").joinpath("calibration.npz").open("rb") as file:
         shipped = np.load(file)

@@ -32,10 +32,13 @@ class SpreadPrior:
         shape: typical Gamma shape of a clean model's statistics.
         weight: n₀, the number of pseudo-observations; log(shape) of clean models then varies with
             the standard deviation ``√(2 / n₀)``, which the calibration simulates.
+        strays: share of clean models, of kinds that were not measured, whose largest statistic no
+            such null describes. The calibration counts it in, so that no p-value is smaller.
     """
 
     shape: float
     weight: float
+    strays: float = 0.0
 
     @property
     def spread(self) -> float:

@@ -12,7 +12,7 @@ into a *calibrated* p-value, uniform when nothing is hidden.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,12 +65,15 @@ class OrderStatisticTest:
         """The smallest largest statistic whose calibrated p-value is at most ``level``.
 
         What the largest statistic must be, the others being as they are; the inverse of
-        :func:`order_statistic_test` with the fitted null held. ``None`` when there is no test.
+        :func:`order_statistic_test` with the fitted null held. ``None`` when there is no test, or
+        none is large enough.
 
         Args:
             level: in (0, 1).
         """
         if self.shape is None or self.scale is None or self.table is None:
+            return None
+        if level <= self.table.strays:
             return None
         shape, scale, calibrate = self.shape, self.scale, self.table.calibrate
         low = high = shape * scale
@@ -144,6 +147,8 @@ def order_statistic_test(
     censored_number, raced = (0, race) if limit else (int(bounds.sum()), None)
     group = int((tested & same).sum())
     null = null_table(count, group, missing, prior, censored_number, raced)
+    if prior:
+        null = replace(null, strays=prior.strays)
     stopped = limit and bounds.any()
     log_p_plugin = None if stopped else _log_p_paper(whole, groups, known & ~bounds, count)
     return OrderStatisticTest(

@@ -71,6 +71,7 @@ class KeptNull:
     scale: float
     count: int
     quantiles: tuple[float, ...]
+    strays: float
 
 
 @dataclass(frozen=True)

@@ -137,11 +137,14 @@ def restored(finished: FinishedDetector) -> DetectorResult:
 def _null(test: OrderStatisticTest | None) -> KeptNull | None:
     if test is None or test.shape is None or test.scale is None or test.table is None:
         return None
-    return KeptNull(test.shape, test.scale, test.count, tuple(test.table.quantiles.tolist()))
+    table = test.table
+    return KeptNull(
+        test.shape, test.scale, test.count, tuple(table.quantiles.tolist()), table.strays
+    )
 
 
 def _test(null: KeptNull) -> OrderStatisticTest:
-    table = NullTable(np.array(null.quantiles))
+    table = NullTable(np.array(null.quantiles), null.strays)
     return OrderStatisticTest(
         None, shape=null.shape, scale=null.scale, count=null.count, table=table
     )

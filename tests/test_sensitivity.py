@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from detectors import calibration
 from detectors.calibration import null_table
+from detectors.gamma import SpreadPrior
 from detectors.order_statistic import OrderStatisticTest, order_statistic_test
 from detectors.types import ClassStatistic, DetectorResult
 from modelaudit.sensitivity import looked_for, rejection_level
@@ -37,6 +39,17 @@ def test_the_critical_statistic_inverts_the_test(level: float, missing: int) -> 
     assert critical is not None
     r[test.index] = critical
     assert order_statistic_test(r).p_calibrated == pytest.approx(level, rel=1e-5)
+
+
+def test_no_statistic_is_critical_at_a_level_that_strays_alone_reach() -> None:
+    r = 1 / np.array(SIZES)
+    test = order_statistic_test(r, prior=SpreadPrior(15.0, 16.0, strays=0.02))
+    assert test.critical(0.02) is None
+    critical = test.critical(0.03)
+    assert critical is not None
+    r[test.index] = critical
+    again = order_statistic_test(r, prior=SpreadPrior(15.0, 16.0, strays=0.02))
+    assert again.p_calibrated == pytest.approx(0.03, rel=1e-5)
 
 
 def test_without_a_test_there_is_no_critical_statistic() -> None:
@@ -97,6 +110,19 @@ def test_a_statistic_that_is_no_reciprocal_has_no_size() -> None:
     (entry,) = looked_for([other], 0.05)
     assert (entry.size, entry.smallest) == (None, None)
     assert entry.statistic is not None
+
+
+def test_what_cannot_decide_alone_is_not_listed() -> None:
+    r = 1 / np.array(SIZES)
+    test = order_statistic_test(r, prior=SpreadPrior(15.0, 16.0, strays=0.02))
+    one = replace(
+        result(list(SIZES), "mm-bd"),
+        p_calibrated=test.p_calibrated,
+        null=test.null,
+        critical=test.critical,
+    )
+    assert [entry.detector for entry in looked_for([one], 0.05)] == ["mm-bd"]
+    assert [entry.detector for entry in looked_for([one], 0.01)] == []
 
 
 def test_without_a_fitted_null_there_is_only_the_level() -> None:
