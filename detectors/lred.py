@@ -167,7 +167,8 @@ class LRed:
         labels = data.labels.to(device)
         chosen, rows = self.searched(labels, num_classes, data.generator)
         if self.sources == "all-to-all" and len(rows) < MIN_STATISTICS:
-            few = f"{num_classes} classes can be shifted in {len(rows)} ways"
+            ways = "1 way" if len(rows) == 1 else f"{len(rows)} ways"
+            few = f"{num_classes} classes can be shifted in {ways}"
             reason = f"{few}; the test needs {MIN_STATISTICS}"
             return without_test(self.name, reason, self._settings())
         pixels, labels = data.pixels[chosen.cpu()].to(device), labels[chosen]
