@@ -25,7 +25,7 @@ FINISHED = FinishedDetector(
     applicable=True,
     searched=KeptTensor("bool", (3,), "AQAB"),
     pattern=KeptPattern(TENSOR, "additive", ()),
-    null=KeptNull(2.5, 0.1, 10, (-3.0, -1.0)),
+    null=KeptNull(2.5, 0.1, 10, (-3.0, -1.0), 0.02),
 )
 
 
