@@ -22,9 +22,9 @@ def looked_for(results: Sequence[DetectorResult], alpha: float) -> tuple[LookedF
         others = [(p, registry.weight(r.detector)) for r, p in tested]
         _, weight = others.pop(index)
         level = rejection_level(others, alpha, weight)
-        if _never_reaches(result, level):
-            continue
         statistic = _critical(result, level)
+        if statistic is None and result.null and result.critical:
+            continue  # strays alone reach the level
         reciprocal = are_reciprocal((one.statistic, one.size) for one in result.classes)
         sizes = [one.size for one in result.classes if one.size is not None and reciprocal]
         entries.append(
@@ -56,13 +56,6 @@ def rejection_level(
     p_values, weights = [p for p, _ in others], [weight, *(w for _, w in others)]
     below = 1 - 1e-9  # the smallest of these levels always rejects
     return next(level for level in levels if holm([level * below, *p_values], weights)[0] < alpha)
-
-
-def _never_reaches(result: DetectorResult, level: float) -> bool:
-    """Whether no statistic, however large, gives such a p-value: strays alone reach the level."""
-    if not result.null or result.critical is None:
-        return False
-    return result.critical(level) is None
 
 
 def _critical(result: DetectorResult, level: float) -> float | None:
