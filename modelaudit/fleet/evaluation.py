@@ -1,4 +1,7 @@
-"""What an evaluation found: per attack, per detector, with intervals."""
+"""What an evaluation found: per attack, per detector, with intervals.
+
+``evaluation.schema.json`` beside ``report.schema.json`` is its JSON Schema.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from modelaudit.fleet.evaluation_examinations import (
 )
 from modelaudit.fleet.manifest import ManifestModel
 from modelaudit.report import DetectorReport, Report
+from modelaudit.schemas import shipped_schema
 
 #: Changes when a field is removed or changes its meaning (major) or is added (minor).
 SCHEMA_VERSION = "1.3"
@@ -286,6 +290,11 @@ class Evaluation:
             },
             "models": [asdict(outcome) for outcome in self.outcomes],
         }
+
+
+def evaluation_schema() -> dict[str, Any]:
+    """The JSON Schema of :meth:`Evaluation.to_dict`."""
+    return shipped_schema("evaluation")
 
 
 def _detector_p(outcome: Outcome, detector: str) -> float:

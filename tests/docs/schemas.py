@@ -10,6 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 import modelaudit
 from modelaudit.failure import Failure
+from modelaudit.fleet.evaluation import Evaluation
 from modelaudit.fleet.sweep_summary import SweepSummary
 from modelaudit.report import Report
 from modelaudit.screen_report import ScreenReport
@@ -17,7 +18,12 @@ from tests.docs.markdown import code, meanings, plain, table
 
 _FOLDER = Path(modelaudit.__file__).parent
 #: Schema -> the class of the report that is no failure.
-_CLASSES: Mapping[str, type] = {"report": Report, "screen": ScreenReport, "sweep": SweepSummary}
+_CLASSES: Mapping[str, type] = {
+    "evaluation": Evaluation,
+    "report": Report,
+    "screen": ScreenReport,
+    "sweep": SweepSummary,
+}
 _BOUNDS = {
     "minimum": "≥ {}",
     "exclusiveMinimum": "> {}",
@@ -34,10 +40,10 @@ def schemas_page() -> str:
     """Every shipped schema, field by field."""
     parts = [
         "# JSON reports\n",
-        "The reports of `scan`, `screen` and `sweep` have a schema and a `schema_version`. A major "
-        "number changes when a field is removed or changes its meaning, a minor one when a field "
-        "is added. Fields in *italics* are optional. `[]` stands for each element of a list, `{}` "
-        "for each value of an object.\n",
+        "The reports of `scan`, `screen`, `sweep` and `evaluate` have a schema and a "
+        "`schema_version`. A major number changes when a field is removed or changes its meaning, "
+        "a minor one when a field is added. Fields in *italics* are optional. `[]` "
+        "stands for each element of a list, `{}` for each value of an object.\n",
     ]
     for path in sorted(_FOLDER.glob("*.schema.json")):
         name = path.name.partition(".")[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jsonschema
 import pytest
 
 from modelaudit import __main__
@@ -15,7 +16,7 @@ from modelaudit.counting import Count
 from modelaudit.errors import ManifestError
 from modelaudit.fleet import evaluate
 from modelaudit.fleet import local as fleet_local
-from modelaudit.fleet.evaluation import DetectorOutcome, Evaluation, Outcome
+from modelaudit.fleet.evaluation import DetectorOutcome, Evaluation, Outcome, evaluation_schema
 from modelaudit.fleet.manifest import read_manifest
 from modelaudit.fleet.runner import Job
 from modelaudit.formats.evaluation_text import evaluation_text
@@ -79,8 +80,8 @@ def test_text_and_json(evaluation: Evaluation) -> None:
     text = evaluation_text(evaluation)
     for word in ("badnets", "blended", "total", "clean (false alarms)", "AUC", "2/3"):
         assert word in text
-    content = evaluation.to_dict()
-    assert json.loads(json.dumps(content)) == json.loads(json.dumps(content))
+    content = json.loads(json.dumps(evaluation.to_dict()))
+    jsonschema.Draft202012Validator(evaluation_schema()).validate(content)
     assert [m["name"] for m in content["models"]] == list("abcde")
     assert content["summary"]["false_alarms"]["hits"] == 1
 
@@ -192,7 +193,9 @@ def test_evaluate_goes_on_after_a_broken_model_and_resumes(
     text = capsys.readouterr().out
     assert "broken" in text
     assert "missing.onnx" in text
-    models = json.loads(output.read_text())["models"]
+    written = json.loads(output.read_text())
+    jsonschema.Draft202012Validator(evaluation_schema()).validate(written)
+    models = written["models"]
     assert [m["name"] for m in models] == [clean["name"], "broken"]
     assert models[0]["manifest"]["own_key"] == 7
     assert models[0]["image_passes"] > 0

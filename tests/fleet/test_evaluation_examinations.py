@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from detectors.examinations import EXAMINATIONS
 from modelaudit import __main__
 from modelaudit.examination_report import ExaminationReport
-from modelaudit.fleet.evaluation import outcome_of
+from modelaudit.fleet.evaluation import evaluation_schema, outcome_of
 from modelaudit.fleet.evaluation_examinations import (
     SIGNS,
     WITHOUT_SIGN,
@@ -98,7 +99,9 @@ def test_images_of_the_manifest_are_examined(tmp_path: Path) -> None:
     arguments += ["--detector", "mm-bd", "--set", "mm-bd.steps=2", "--examine", "strip"]
     arguments += ["--output", str(output), "--output", str(tmp_path / "e.html")]
     assert __main__.run(arguments) == 0
-    (model,) = json.loads(output.read_text())["models"]
+    written = json.loads(output.read_text())
+    jsonschema.Draft202012Validator(evaluation_schema()).validate(written)
+    (model,) = written["models"]
     assert set(model["examinations"]) == {"strip"}
     assert set(model["examinations"]["strip"]["signs"]) == {"strip, inputs"}
     assert "strip, inputs" in (tmp_path / "e.html").read_text()
