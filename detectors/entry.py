@@ -26,6 +26,7 @@ class Entry:
             these have finished. Of built-in detectors only.
         weight: of its p-value in Holm's procedure: less than 1 where what is looked for stands out
             by far. Of built-in detectors only; those of other packages have 1.
+        floor: no p-value of it is smaller. Of built-in detectors only.
     """
 
     config: Callable[..., Detector]
@@ -34,6 +35,7 @@ class Entry:
     default: bool = False
     after: tuple[str, ...] = ()
     weight: float = 1.0
+    floor: float = 0.0
 
 
 def setting_types(entry: Entry) -> dict[str, Any]:

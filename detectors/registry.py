@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
@@ -11,6 +12,7 @@ from detectors.embeddings import EMBEDDINGS
 from detectors.entry import Entry, setting_types
 from detectors.joint import EVIDENCE, Joint
 from detectors.lred import NEURONS, LRed
+from detectors.mm_bd import PRIOR as MM_BD_PRIOR
 from detectors.mm_bd import MmBd
 from detectors.neural_cleanse import NeuralCleanse
 from detectors.types import Detector
@@ -28,7 +30,7 @@ __all__ = [
     "preset_names",
     "refuse_ambiguous",
     "runs_after",
-    "weight",
+    "weights",
 ]
 
 #: In an all-to-all attack every class is a source alike, and it can reach no more images than the
@@ -67,7 +69,13 @@ REGISTRY: Mapping[str, Entry] = MappingProxyType(
         "neural-cleanse": Entry(
             NeuralCleanse, {}, "Neural Cleanse: patches that work on images of all classes", False
         ),
-        "mm-bd": Entry(MmBd, {}, "MM-BD: maximum margin, any kind of pattern, no images", True),
+        "mm-bd": Entry(
+            MmBd,
+            {},
+            "MM-BD: maximum margin, any kind of pattern, no images",
+            default=True,
+            floor=MM_BD_PRIOR.strays,
+        ),
         "window-margin": Entry(
             WindowMargin,
             {},
@@ -108,6 +116,8 @@ _COSTS: Mapping[str, float] = MappingProxyType(
     }
 )
 _UNKNOWN_COST = 20.0
+#: The weight of a detector that cannot decide alone.
+_IDLE = 1e-3
 
 
 def default_names() -> tuple[str, ...]:
@@ -138,9 +148,19 @@ def runs_after(name: str) -> tuple[str, ...]:
     return REGISTRY[name].after if name in REGISTRY else ()
 
 
-def weight(name: str) -> float:
-    """What a detector's p-value weighs in Holm's procedure."""
-    return REGISTRY[name].weight if name in REGISTRY else 1.0
+def weights(names: Iterable[str], alpha: float) -> list[float]:
+    """What the p-value of each of these detectors weighs in Holm's procedure.
+
+    One that could not be refused first, because its p-values do not fall below its share of
+    ``alpha``, would take that share from the others for nothing. It weighs next to nothing.
+    """
+    entries = [REGISTRY.get(name) for name in names]
+    own = [entry.weight if entry else 1.0 for entry in entries]
+    share = alpha / math.fsum(own) if own else 0.0
+    return [
+        _IDLE if entry and entry.floor >= share * weight else weight
+        for entry, weight in zip(entries, own, strict=True)
+    ]
 
 
 def find(name: str) -> Entry:

@@ -89,7 +89,7 @@ def scan(
     results = confirmed(with_left_out(done, detectors, cut_short), suspect, options.alpha)
     doubts = reasons_to_doubt(done, cut_short)
     doubts += doubts_of_few_classes(suspect.classifier.num_classes)
-    weights = [registry.weight(one.detector) for one in results]
+    weights = registry.weights((one.detector for one in results), options.alpha)
     decision = decide(results, preflight.checks, options.alpha, doubts, weights)
     report_stage("explaining what was found", 0.0)
     findings = explain(results, decision, suspect)

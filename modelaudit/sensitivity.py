@@ -16,10 +16,15 @@ from modelaudit.verdict import holm
 
 def looked_for(results: Sequence[DetectorResult], alpha: float) -> tuple[LookedFor, ...]:
     """One entry for every detector with a p-value that could have decided the verdict alone."""
-    tested = [(r, r.p_calibrated) for r in results if r.p_calibrated is not None]
+    weights = registry.weights((result.detector for result in results), alpha)
+    tested = [
+        (result, (result.p_calibrated, weight))
+        for result, weight in zip(results, weights, strict=True)
+        if result.p_calibrated is not None
+    ]
     entries = []
     for index, (result, _) in enumerate(tested):
-        others = [(p, registry.weight(r.detector)) for r, p in tested]
+        others = [weighted for _, weighted in tested]
         _, weight = others.pop(index)
         level = rejection_level(others, alpha, weight)
         statistic = _critical(result, level)

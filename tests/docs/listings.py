@@ -19,6 +19,17 @@ from tests.docs.markdown import code, meanings, plain, table
 _NEEDS = {"finding": "a pattern found", "suspects": "`--suspect-dir`", "train": "`--train-dir`"}
 
 
+def _idle() -> list[str]:
+    """The detectors that cannot decide alone by default, nor with ``--thorough``."""
+    found = []
+    for preset in ("default", "thorough"):
+        names = registry.preset_names(preset)
+        weights = zip(names, registry.weights(names, 0.05), strict=True)
+        found.append([code(n) for n, weight in weights if weight != registry.REGISTRY[n].weight])
+    assert found[0] == found[1]
+    return found[0]
+
+
 def detectors_page() -> str:
     """Every detector and examination with its settings."""
     parts = [
@@ -40,7 +51,9 @@ def detectors_page() -> str:
     ]
     parts += [table(("name", "what it looks for", "runs", "weight", "its own defaults"), rows)]
     parts += [
-        "*weight*: in [Holm's procedure](../explanation/statistics.md#several-detectors-holm).\n"
+        "*weight*: in [Holm's procedure](../explanation/statistics.md#several-detectors-holm); "
+        f"next to none for {' and '.join(_idle())} where it cannot decide alone: by default and "
+        "with `--thorough`.\n"
     ]
     for config in dict.fromkeys(entry.config for _, entry in entries):
         first, *others = [name for name, entry in entries if entry.config is config]
