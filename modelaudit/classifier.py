@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Literal
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, autocast, nn
 
 from modelaudit.errors import blaming_the_model
+from modelaudit.footprint import mean_tensor
 from modelaudit.memory import BatchSize
 from modelaudit.preprocessing import Preprocessing
 
@@ -61,6 +63,19 @@ class Classifier:
         self.without_softmax = without_softmax
         self.forwards = 0
         self.backwards = 0
+        self._mean_tensor: float | None = None
+
+    @property
+    def values_per_tensor(self) -> float:
+        """Values that the tensors made of an image have in the mean; batches are sized by them.
+
+        They are measured once, with a few images that do not count as image-passes; where they
+        cannot be, as many are assumed as the image has.
+        """
+        if self._mean_tensor is None:
+            found = mean_tensor(self._raw, self.input_shape, self.device)
+            self._mean_tensor = found or math.prod(self.input_shape)
+        return self._mean_tensor
 
     @property
     def image_passes(self) -> float:
@@ -83,18 +98,18 @@ class Classifier:
             ModelFileError: the model does not accept them.
         """
         self.forwards += len(x)
-        x = self.preprocessing(x)
-        if self.preprocessing.layout == "NCHW":
-            # The order of the values in memory, not of the axes: convolutions are faster with it.
-            x = x.contiguous(memory_format=torch.channels_last)
         with autocast(self.device.type, torch.bfloat16) if bfloat16 else nullcontext():
-            raw = self._run(x)
+            raw = self._raw(x)
         if raw.requires_grad:
             raw.register_hook(self._count_backward)
         return to_logits(raw.float(), self.outputs)
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _raw(self, x: Tensor) -> Tensor:
         """The model's raw outputs; what goes wrong inside it is the model's fault, and typed."""
+        x = self.preprocessing(x)
+        if self.preprocessing.layout == "NCHW":
+            # The order of the values in memory, not of the axes: convolutions are faster with it.
+            x = x.contiguous(memory_format=torch.channels_last)
         advice = "Export it again, or to another format."
         with blaming_the_model(f"The model failed on a batch of {len(x)} images", advice):
             return self.module(x)

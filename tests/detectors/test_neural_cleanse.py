@@ -81,6 +81,7 @@ def test_a_row_does_not_depend_on_how_the_images_are_batched(
     config = MaskSearchConfig(0.99, 20, 0.3, 0.2, 1e-3, 1.5, 2, 10)
     sizes = []
     for batch in (1000, 3):
+        monkeypatch.setattr("detectors.stamping.PIXELS_PER_BATCH", 0)
         monkeypatch.setattr("detectors.stamping.VALUES_PER_BATCH", batch * SIDE**2)
         monkeypatch.setattr("detectors.stamping.FEWEST_PER_BATCH", 1)
         search = MaskSearch(data.classifier, data.pixels, data.labels, config)

@@ -146,6 +146,7 @@ def test_paper_schedule_is_algorithm_1(
     monkeypatch: pytest.MonkeyPatch, batch: int, memory: int
 ) -> None:
     """Also when a row needs several batches, and when it does not fit the memory."""
+    monkeypatch.setattr(stamping, "PIXELS_PER_BATCH", 0)
     monkeypatch.setattr(stamping, "VALUES_PER_BATCH", batch * SIDE * SIDE)
     monkeypatch.setattr(stamping, "FEWEST_PER_BATCH", 1)
     monkeypatch.setattr(search, "_VALUES_IN_MEMORY", memory * SIDE * SIDE)

@@ -38,10 +38,25 @@ def test_a_batch_holds_so_many_images_and_on_a_gpu_16_times_as_many() -> None:
     assert images_in(22, heaviest_pixel("cuda")) == 88
     assert images_in(3, heaviest_pixel()) == 1
     assert images_per_batch(heaviest_pixel()) == stamping.VALUES_PER_BATCH // 4
-    assert images_per_batch(Classifier(lambda x: x, 4, (3, 224, 224))) == 8
+    assert images_per_batch(Classifier(lambda x: x, 4, (3, 512, 512))) == 8
+
+
+def test_a_batch_holds_more_images_where_the_model_makes_little_of_them() -> None:
+    def narrow(x: Tensor) -> Tensor:
+        return x[:, :, 0].clone().sin()[:, 0, :4]
+
+    def wide(x: Tensor) -> Tensor:
+        return torch.cat([x.flatten(1)] * 25, 1)[:, :4]
+
+    shape = (1, 100, 100)
+    usual = stamping.PIXELS_PER_BATCH // 10_000
+    assert images_per_batch(Classifier(wide, 4, shape)) == usual
+    batch = images_per_batch(Classifier(narrow, 4, shape))
+    assert batch == int(stamping.VALUES_PER_BATCH / ((10_000 + 100 + 100) / 3)) > usual
 
 
 def test_batches_hold_every_image_of_the_sources_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stamping, "PIXELS_PER_BATCH", 0)
     monkeypatch.setattr(stamping, "VALUES_PER_BATCH", 4 * 4)
     monkeypatch.setattr(stamping, "FEWEST_PER_BATCH", 1)
     rows, images = Rows.per_target(LABELS, 4), stamped_images()  # 3, 2, 3 and 4 images
@@ -55,6 +70,7 @@ def test_batches_hold_every_image_of_the_sources_once(monkeypatch: pytest.Monkey
 def test_groups_are_consecutive_rows_that_fit_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = Rows.per_target(LABELS, 4)  # 3, 2, 3 and 4 images
     for most, ends in ((2, [1, 2, 3, 4]), (5, [2, 3, 4]), (8, [3, 4]), (12, [4])):
+        monkeypatch.setattr(stamping, "PIXELS_PER_BATCH", 0)
         monkeypatch.setattr(stamping, "VALUES_PER_BATCH", 4 * most)
         monkeypatch.setattr(stamping, "FEWEST_PER_BATCH", 1)
         groups = list(stamped_images().groups(rows))
