@@ -151,8 +151,8 @@ def runs_after(name: str) -> tuple[str, ...]:
 def weights(names: Iterable[str], alpha: float) -> list[float]:
     """What the p-value of each of these detectors weighs in Holm's procedure.
 
-    One that could not be refused first, because its p-values do not fall below its share of
-    ``alpha``, would take that share from the others for nothing. It weighs next to nothing.
+    One that cannot decide alone, because its p-values do not fall below its share of ``alpha``,
+    would take that share from the others for nothing. It weighs next to nothing.
     """
     entries = [REGISTRY.get(name) for name in names]
     own = [entry.weight if entry else 1.0 for entry in entries]

@@ -15,10 +15,10 @@ from modelaudit.classifier import Classifier
 from modelaudit.memory import BatchSize
 
 #: Pixel values per forward batch on a CPU: 81 images of 3x32x32. Larger batches leave its caches
-#: (measured on two cores: half the speed with 320 images in a VGG), unless
+#: (measured on two cores: half the speed with 320 images in a VGG).
 PIXELS_PER_BATCH = 250_000
-#: the model makes little of an image: then the tensors of a batch have so many values in the mean
-#: (220 instead of 20 images of 3x64x64 in a MobileNet, which is twice as fast with them).
+#: A batch has more images than that where the model makes little of them: as many as it takes for
+#: its tensors to have so many values in the mean (220 of 3x64x64 in a MobileNet instead of 20).
 VALUES_PER_BATCH = 500_000
 #: Images per batch, however large they are. (One by one, a ResNet-18 does a quarter fewer of
 #: 3x224x224 per second.)
