@@ -42,6 +42,8 @@ class OnnxRuntimeReference:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
         options.intra_op_num_threads = 1
+        # On x86 without VNNI sums of two 8-bit products are cut off at 16 bits otherwise.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         source = str(self._path) if self._external else self._path.read_bytes()
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
