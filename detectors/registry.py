@@ -148,19 +148,19 @@ def runs_after(name: str) -> tuple[str, ...]:
     return REGISTRY[name].after if name in REGISTRY else ()
 
 
-def weights(names: Iterable[str], alpha: float) -> list[float]:
-    """What the p-value of each of these detectors weighs in Holm's procedure.
+def weights(names: Iterable[str], alpha: float) -> dict[str, float]:
+    """What the p-value of each of these detectors, all with one, weighs in Holm's procedure.
 
     One that cannot decide alone, because its p-values do not fall below its share of ``alpha``,
     would take that share from the others for nothing. It weighs next to nothing.
     """
-    entries = [REGISTRY.get(name) for name in names]
-    own = [entry.weight if entry else 1.0 for entry in entries]
-    share = alpha / math.fsum(own) if own else 0.0
-    return [
-        _IDLE if entry and entry.floor >= share * weight else weight
-        for entry, weight in zip(entries, own, strict=True)
-    ]
+    entries = {name: REGISTRY.get(name) for name in names}
+    own = {name: entry.weight if entry else 1.0 for name, entry in entries.items()}
+    share = alpha / math.fsum(own.values()) if own else 0.0
+    return {
+        name: _IDLE if entry and entry.floor >= share * own[name] else own[name]
+        for name, entry in entries.items()
+    }
 
 
 def find(name: str) -> Entry:

@@ -16,12 +16,9 @@ from modelaudit.verdict import holm
 
 def looked_for(results: Sequence[DetectorResult], alpha: float) -> tuple[LookedFor, ...]:
     """One entry for every detector with a p-value that could have decided the verdict alone."""
-    weights = registry.weights((result.detector for result in results), alpha)
-    tested = [
-        (result, (result.p_calibrated, weight))
-        for result, weight in zip(results, weights, strict=True)
-        if result.p_calibrated is not None
-    ]
+    judged = [(one, one.p_calibrated) for one in results if one.p_calibrated is not None]
+    weights = registry.weights((one.detector for one, _ in judged), alpha)
+    tested = [(one, (p, weights[one.detector])) for one, p in judged]
     entries = []
     for index, (result, _) in enumerate(tested):
         others = [weighted for _, weighted in tested]

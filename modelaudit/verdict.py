@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -69,7 +69,7 @@ def decide(
     checks: Sequence[Check],
     alpha: float,
     doubts: Sequence[str] = (),
-    weights: Sequence[float] | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> Decision:
     """The verdict over the detectors that ran.
 
@@ -79,10 +79,11 @@ def decide(
 
     Args:
         doubts: further reasons why nothing found means nothing.
-        weights: of the results in Holm's procedure; see :func:`holm`.
+        weights: of the detectors in Holm's procedure; see :func:`holm`.
     """
     valid = [i for i, r in enumerate(results) if r.p_calibrated is not None]
-    adjusted = holm([_p(results[i]) for i in valid], weights and [weights[i] for i in valid])
+    w = None if weights is None else [weights[results[i].detector] for i in valid]
+    adjusted = holm([_p(results[i]) for i in valid], w)
     p_holm: list[float | None] = [None] * len(results)
     for index, p in zip(valid, adjusted, strict=True):
         p_holm[index] = p
