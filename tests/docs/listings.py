@@ -23,8 +23,7 @@ def _idle() -> list[str]:
     """The detectors that cannot decide alone by default, nor with ``--thorough``."""
     found = []
     for preset in ("default", "thorough"):
-        names = registry.preset_names(preset)
-        weights = zip(names, registry.weights(names, 0.05), strict=True)
+        weights = registry.weights(registry.preset_names(preset), 0.05).items()
         found.append([code(n) for n, weight in weights if weight != registry.REGISTRY[n].weight])
     assert found[0] == found[1]
     return found[0]
