@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.gamma import Array, SpreadPrior, fit_censored_gamma, fit_gamma, log_plugin_p
-from detectors.race import Race
+from detectors.race import FEWEST_RACED, Race
 from modelaudit.files import cache_directory
 
 #: Calibrated p-values at which the null's quantiles of log(plug-in p) are stored.
@@ -43,6 +43,8 @@ SHIPPED_CENSORED = (9,)
 SHIPPED_RACED = (*range(31, 65), 101, 102, 120)
 PRIOR_DRAWS = 400_000
 RACED_DRAWS = 200_000
+#: Of the nulls with several targets; of many or raced ones a quarter of that.
+SEVERAL_DRAWS = 200_000
 #: Of tables with a race that are not shipped. Censored fits take long, one to two seconds for so
 #: many; they know the level 0.007 (0.05 for the first of seven detectors) to 4 % of itself.
 CACHED_RACED_DRAWS = 100_000
@@ -56,17 +58,20 @@ class NullTable:
     Attributes:
         quantiles: ``[len(LEVELS)]``, increasing.
         strays: share of models that they do not describe; see :class:`detectors.gamma.SpreadPrior`.
+        share: of the error rate, that this one of several tests of a model may use up.
     """
 
     quantiles: Array
     strays: float = 0.0
+    share: float = 1.0
 
     def calibrate(self, log_p: float) -> float:
         """Calibrated p-value of one plug-in p-value.
 
         That of a stray model may be as small as any, so their share is added.
         """
-        return self.strays + (1 - self.strays) * self._level(log_p)
+        level = min(1.0, self._level(log_p) / self.share)
+        return self.strays + (1 - self.strays) * level
 
     def _level(self, log_p: float) -> float:
         """Level at which a plug-in p-value is the quantile.
@@ -94,6 +99,7 @@ def simulate(
     prior: SpreadPrior | None = None,
     censored: int = 0,
     race: Race | None = None,
+    rank: int = 1,
     seed: int = _SEED,
 ) -> NullTable:
     """Simulate the null of the test.
@@ -108,6 +114,8 @@ def simulate(
         censored: how many of the smallest of the rest are known by an upper bound only, which is
             taken to be the largest of them.
         race: of the searches; it decides anew for every data set which are known by its bound only.
+        rank: which of the statistics is tested, 1 for the largest; those before it stay out of the
+            fit as it does. Then there is one statistic per class.
     """
     rng = np.random.default_rng([seed, count, group, missing, *([censored] if prior else [])])
     log_p: list[Array] = []
@@ -115,15 +123,19 @@ def simulate(
     for start in range(0, draws, chunk):
         size = (min(chunk, draws - start), count)
         r = rng.gamma(_shapes(prior, size[0], rng), size=size)
-        in_fit = ~_group_of_maximum(r, group)
-        if ranks := [rank - 1 for rank in (missing, missing + censored) if rank]:
+        if rank > 1:  # no more than half of what is known may stand out together
+            known = (r >= race.bound(r)).sum(-1) if race else np.full(len(r), count - missing)
+            log_p.append(np.zeros((known < 2 * rank).sum()))
+            r = r[known >= 2 * rank]
+        tested = np.partition(r, count - rank, axis=-1)[:, count - rank]
+        in_fit = ~_group_of_maximum(r, group) if rank == 1 else r < tested[:, None]
+        if ranks := [smallest - 1 for smallest in (missing, missing + censored) if smallest]:
             ordered = np.partition(r, ranks, axis=-1)
             if missing:
                 in_fit &= r > ordered[:, missing - 1 : missing]
             if censored:
                 r = np.maximum(r, ordered[:, missing + censored - 1 : missing + censored])
-        fit = _fits(r, in_fit, prior, race)
-        log_p.append(log_plugin_p(r.max(-1), *fit, count))
+        log_p.append(log_plugin_p(tested, *_fits(r, in_fit, prior, race), count, rank))
     return NullTable(np.quantile(np.concatenate(log_p), LEVELS))
 
 
@@ -169,25 +181,32 @@ def null_table(
     prior: SpreadPrior | None = None,
     censored: int = 0,
     race: Race | None = None,
+    rank: int = 1,
 ) -> NullTable:
     """The null for these numbers (see :func:`simulate`): shipped, cached or simulated now.
 
     It has no strays.
     """
-    key = table_key(count, group, missing, prior, censored, race)
-    with resources.files("detectors").joinpath("calibration.npz").open("rb") as file:
-        shipped = np.load(file)
-        if key in shipped:
-            return NullTable(shipped[key].astype(np.float64))
+    key = table_key(count, group, missing, prior, censored, race, rank)
+    if key in (tables := shipped_tables()):
+        return NullTable(tables[key].astype(np.float64))
     path = cache_directory() / f"null-v1-{key}.npy"
     try:
         return NullTable(np.load(path))
     except (OSError, ValueError, EOFError):
         draws = CACHED_DRAWS // (1 if count <= 200 else 4) // (2 if prior else 1)
-        draws = min(draws, CACHED_RACED_DRAWS) if race else draws
-        table = simulate(count, group, missing, draws, prior, censored, race)
+        draws = min(draws, CACHED_RACED_DRAWS) if race or rank > 1 else draws
+        table = simulate(count, group, missing, draws, prior, censored, race, rank)
         _store(path, table.quantiles)
         return table
+
+
+@lru_cache(maxsize=1)
+def shipped_tables() -> dict[str, NDArray[np.float32]]:
+    """The quantiles of the shipped tables by their names."""
+    with resources.files("detectors").joinpath("calibration.npz").open("rb") as file:
+        stored = np.load(file)
+        return dict(zip(stored["names"].tolist(), stored["quantiles"], strict=True))
 
 
 def _store(path: Path, quantiles: Array) -> None:
@@ -208,53 +227,92 @@ def table_key(
     prior: SpreadPrior | None = None,
     censored: int = 0,
     race: Race | None = None,
+    rank: int = 1,
 ) -> str:
     """Name of a table in the shipped file and in the cache."""
     key = f"{count}-{group}-{missing}"
     key += f"-{prior.shape:g}-{prior.weight:g}-{censored}" if prior else ""
-    return f"{key}-race-{race.leaders}-{race.factor:g}" if race else key
+    key += f"-race-{race.leaders}-{race.factor:g}" if race else ""
+    return f"{key}-rank-{rank}" if rank > 1 else key
 
 
-def shipped_with_prior() -> dict[str, NullTable]:
-    """The shipped tables for the priors of the detectors."""
-    from detectors import mm_bd
-    from detectors.lred import PRIORS, SHIFT_PRIOR, LRed
+#: What a table is of: the arguments of :func:`table_key`.
+Key = tuple[int, int, int, SpreadPrior | None, int, Race | None, int]
 
-    searches, counts = set(PRIORS.values()), SHIPPED_WITH_PRIOR
-    wanted: list[tuple[int, int, int, SpreadPrior, int, Race | None]] = [
-        (n, 1, 0, prior, 0, None) for prior in {*searches, SHIFT_PRIOR, mm_bd.PRIOR} for n in counts
-    ]
-    wanted += [
-        (n, 1, missing, prior, 0, None)
-        for prior in searches
-        for n, numbers in SHIPPED_MISSING.items()
-        for missing in numbers
-    ]
-    wanted += [(n, 1, 0, SHIFT_PRIOR, c, None) for n in SHIPPED_CENSORED for c in range(1, n)]
-    wanted += [
-        (n, 1, 0, prior, 0, race)
-        for prior in searches
-        for n in sorted({*counts, *SHIPPED_RACED})
-        if (race := Race.of(n, LRed.race))
-    ]
-    return {
-        table_key(*one): simulate(*one[:3], RACED_DRAWS if one[-1] else PRIOR_DRAWS, *one[3:])
-        for one in wanted
+
+def shipped() -> dict[Key, int]:
+    """The tables that are shipped, and from how many draws each is."""
+    wanted: dict[Key, int] = {
+        (n, 1, 0, None, 0, None, 1): SHIPPED_DRAWS if n <= 64 else SHIPPED_DRAWS // 4
+        for n in SHIPPED_COUNTS
     }
+    for classes in SHIPPED_PAIRS:
+        wanted[classes * (classes - 1), classes - 1, 0, None, 0, None, 1] = SHIPPED_DRAWS // 4
+    return wanted | _with_prior() | _for_several()
+
+
+def _with_prior() -> dict[Key, int]:
+    """For the priors of the detectors."""
+    from detectors import mm_bd, window_margin
+    from detectors.lred import PRIORS, SHIFT_PRIOR
+
+    searches, wanted = set(PRIORS.values()), dict[Key, int]()
+    for prior in {*searches, SHIFT_PRIOR, mm_bd.PRIOR, window_margin.PRIOR}:
+        wanted |= {(n, 1, 0, prior, 0, None, 1): PRIOR_DRAWS for n in SHIPPED_WITH_PRIOR}
+    for n in SHIPPED_CENSORED:
+        wanted |= {(n, 1, 0, SHIFT_PRIOR, c, None, 1): PRIOR_DRAWS for c in range(1, n)}
+    for prior in searches:
+        for n, numbers in SHIPPED_MISSING.items():
+            wanted |= {(n, 1, missing, prior, 0, None, 1): PRIOR_DRAWS for missing in numbers}
+        wanted |= {(n, 1, 0, prior, 0, race, 1): RACED_DRAWS for n, race in _races().items()}
+    return wanted
+
+
+def _for_several() -> dict[Key, int]:
+    """For several targets, with the priors of the detectors that run by default."""
+    from detectors import mm_bd, window_margin
+    from detectors.lred import PRIORS
+    from detectors.order_statistic import shares_of_error
+
+    def ranks(count: int) -> range:
+        return range(2, len(shares_of_error(count)) + 1)
+
+    searches, wanted = set(PRIORS.values()) - {PRIORS["generator"]}, dict[Key, int]()
+    for prior in {*searches, mm_bd.PRIOR, window_margin.PRIOR}:
+        for n in SHIPPED_WITH_PRIOR:
+            if n < FEWEST_RACED or prior not in searches:
+                draws = SEVERAL_DRAWS if n <= 64 else SEVERAL_DRAWS // 4
+                wanted |= {(n, 1, 0, prior, 0, None, rank): draws for rank in ranks(n)}
+    for prior in searches:
+        for n, numbers in SHIPPED_MISSING.items():
+            wanted |= {
+                (n, 1, missing, prior, 0, None, rank): SEVERAL_DRAWS
+                for missing in numbers
+                for rank in ranks(n)[: (n - missing) // 2 - 1]
+            }
+        for n, race in _races().items():
+            wanted |= {(n, 1, 0, prior, 0, race, rank): SEVERAL_DRAWS // 4 for rank in ranks(n)}
+    return wanted
+
+
+def _races() -> dict[int, Race]:
+    """The races of so many targets."""
+    from detectors.lred import LRed
+
+    counts = sorted({*SHIPPED_WITH_PRIOR, *SHIPPED_RACED})
+    return {n: race for n in counts if (race := Race.of(n, LRed.race))}
 
 
 def main() -> None:
-    """Write the shipped table (about 25 minutes on one core)."""
-    tables = {key: null.quantiles for key, null in shipped_with_prior().items()}
-    for count in SHIPPED_COUNTS:
-        draws = SHIPPED_DRAWS if count <= 64 else SHIPPED_DRAWS // 4
-        tables[table_key(count, 1, 0)] = simulate(count, 1, 0, draws).quantiles
-    for classes in SHIPPED_PAIRS:
-        pairs = classes * (classes - 1)
-        null = simulate(pairs, classes - 1, 0, SHIPPED_DRAWS // 4)
-        tables[table_key(pairs, classes - 1, 0)] = null.quantiles
+    """Add to the shipped tables those that are missing (for all: 45 minutes of a core)."""
     path = Path(__file__).with_name("calibration.npz")
-    np.savez_compressed(path, **{k: v.astype(np.float32) for k, v in tables.items()})  # type: ignore[arg-type]
+    tables = shipped_tables() if path.exists() else {}
+    for key, draws in shipped().items():
+        count, group, missing, prior, censored, race, rank = key
+        if (name := table_key(*key)) not in tables:
+            null = simulate(count, group, missing, draws, prior, censored, race, rank)
+            tables[name] = null.quantiles.astype(np.float32)
+    np.savez_compressed(path, names=[*tables], quantiles=np.stack([*tables.values()]))
 
 
 if __name__ == "__main__":

@@ -131,18 +131,30 @@ def _log_below(k: Array, x: Array) -> tuple[Array, Array, Array]:
     return middle, (upper - lower) / (2 * h), (upper - 2 * middle + lower) / h**2
 
 
-def log_plugin_p(r_max: Array, shape: Array, scale: Array, count: int) -> Array:
-    """log(1 - G(r_max)^K) for a Gamma null G and K = ``count`` (paper, Sec. 3.2).
+def log_plugin_p(r: Array, shape: Array, scale: Array, count: int, rank: int = 1) -> Array:
+    """log of the probability that the j-th largest of K draws from a Gamma null G is at least r_j.
 
-    Computed from the logarithm of the survival function, so that it keeps its order far below the
-    smallest float, where the paper reports "underflow".
+    That of the largest is log(1 - G(r_max)^K) (paper, Sec. 3.2). With q = 1 - G(r_j) at least j of
+    K draws exceed r_j with the probability I_q(j, K - j + 1), the regularised incomplete beta
+    function. Computed from the logarithm of q, so that it keeps its order far below the smallest
+    float, where the paper reports "underflow".
+
+    Args:
+        r: the j-th largest of the data, any shape.
+        shape, scale: of G, same shape.
+        count: K.
+        rank: j.
     """
-    log_sf = log_gamma_sf(r_max / scale, shape)
-    # 1 - (1 - q)^K = -expm1(K log1p(-q)); for tiny q that is K q.
+    log_sf = log_gamma_sf(r / scale, shape)
     q = np.exp(np.minimum(log_sf, -1e-16))
     with np.errstate(divide="ignore"):
-        exact = np.log(-np.expm1(count * np.log1p(-q)))
-    return np.where(log_sf < -30, log_sf + np.log(count), np.minimum(exact, 0.0))
+        if rank == 1:  # 1 - (1 - q)^K, with more digits than the beta function has
+            exact = np.log(-np.expm1(count * np.log1p(-q)))
+        else:
+            exact = np.log(special.betainc(rank, count - rank + 1, q))
+    # For tiny q that is the probability that a given j of them exceed it, times their number.
+    tiny = rank * log_sf + np.log(special.comb(count, rank))
+    return np.where(log_sf < -30, tiny, np.minimum(exact, 0.0))
 
 
 def log_gamma_sf(x: Array, shape: Array) -> Array:

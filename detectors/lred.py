@@ -187,6 +187,7 @@ class LRed:
             log_p_plugin=test.log_p_plugin,
             p_calibrated=test.p_calibrated,
             target=best.target if best and self.sources != "all-to-all" else None,
+            others=tuple(classes[one].target for one in test.others),
             shift=best.target if best and self.sources == "all-to-all" else None,
             sources=best.weights if best else {},
             classes=classes,
@@ -252,6 +253,7 @@ class LRed:
             censored.cpu().numpy(),
             config.race,
             counted,
+            several=self.sources == "all",
         )
 
     def _notes(

@@ -73,7 +73,7 @@ class MmBd:
         )
         # A class that no input leads to has no pattern, as the test calls it.
         statistics = margins.clamp_min(0).numpy()
-        test = order_statistic_test(statistics, prior=PRIOR if self.prior else None)
+        test = order_statistic_test(statistics, prior=PRIOR if self.prior else None, several=True)
         if (statistics == statistics.max()).sum() > 1 and test.index is not None:
             test = OrderStatisticTest(None, reason="several classes tie for the largest margin")
         return DetectorResult(
@@ -82,6 +82,7 @@ class MmBd:
             log_p_plugin=test.log_p_plugin,
             p_calibrated=test.p_calibrated,
             target=test.index,
+            others=test.others,
             sources={},
             classes=_class_statistics(margins, steps),
             unit="largest margin of the logit over all others; larger is more suspicious",

@@ -78,7 +78,8 @@ class NeuralCleanse:
         search = MaskSearch(classifier, data.pixels, data.labels, self._search_config())
         found = search.run(rows, rows.uniform_weights(), data.generator, data.progress)
         statistics = np.reciprocal(found.size.double().cpu().numpy())
-        test = order_statistic_test(statistics, prior=PRIORS["patch"] if self.prior else None)
+        prior = PRIORS["patch"] if self.prior else None
+        test = order_statistic_test(statistics, prior=prior, several=True)
         classes = class_statistics(found, rows, statistics)
         best = classes[test.index] if test.index is not None else None
         anomaly, sentence = _anomaly(found)
@@ -88,6 +89,7 @@ class NeuralCleanse:
             log_p_plugin=test.log_p_plugin,
             p_calibrated=test.p_calibrated,
             target=best.target if best else None,
+            others=tuple(classes[one].target for one in test.others),
             sources=best.weights if best else {},
             classes=classes,
             unit=patch.unit,

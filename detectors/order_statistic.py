@@ -8,11 +8,16 @@ With K = 10 independent Gamma draws and no attack, "p < 0.05" is true in 25 % of
 The null distribution of the plug-in p-value depends on the number of statistics and hardly on the
 Gamma's shape (:mod:`detectors.calibration` holds it as a Monte-Carlo table), so it can be turned
 into a *calibrated* p-value, uniform when nothing is hidden.
+
+A model with several backdoors has several large statistics, and each hides the others in a null
+that is fitted to all but one. The paper leaves that case aside. Here the j-th largest is tested as
+well, for every j up to half of them and at most :data:`MOST_TARGETS`, under a null that is fitted
+to all but the j largest; the calibration does the same.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +30,56 @@ from detectors.race import Race
 MIN_STATISTICS = 4
 #: With a prior of the null's spread so few will do.
 MIN_KNOWN_WITH_PRIOR = 2
+#: So many targets are told apart from the rest at most, and never more than half of all.
+MOST_TARGETS = 5
+#: Of fewer classes too little is known to look for several targets.
+FEWEST_FOR_SEVERAL = 6
+#: Of several targets none has a statistic smaller than the largest divided by this: one that is so
+#: much smaller cannot hide it, and is rather a class that is easy in any model.
+FARTHEST_APART = 4.0
+#: Share of the error rate that the test for one target uses; the tests for several share the rest.
+#: Backdoors that hide one another stand out far once they are left out, and need no more.
+SHARE_OF_ONE = 0.9
+
+
+@dataclass(frozen=True)
+class FittedNull:
+    """A null that was fitted to all statistics but the j largest, to test the j-th.
+
+    Attributes:
+        shape, scale: of the Gamma (location 0).
+        count: number of statistics that the test is of.
+        rank: j.
+        table: the null of the plug-in p-value that calibrates this one.
+    """
+
+    shape: float
+    scale: float
+    count: int
+    rank: int
+    table: NullTable
+
+    def p(self, r: float) -> float:
+        """The calibrated p-value of the j-th largest statistic."""
+        return self.table.calibrate(_log_p(r, self.shape, self.scale, self.count, self.rank))
+
+    def critical(self, level: float) -> float | None:
+        """The smallest j-th largest statistic with a calibrated p-value of at most ``level``.
+
+        ``None`` when none is large enough.
+
+        Args:
+            level: in (0, 1).
+        """
+        if level <= self.table.strays:
+            return None
+        low = high = self.shape * self.scale
+        while self.p(high) > level:
+            low, high = high, 2 * high
+        while high - low > 1e-9 * high:
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.p(middle) > level else (low, middle)
+        return high
 
 
 @dataclass(frozen=True)
@@ -38,28 +93,39 @@ class OrderStatisticTest:
             stopped.
         p_plugin: the paper's p-value, ``exp(log_p_plugin)``.
         p_calibrated: the calibrated p-value in (0, 1].
-        shape, scale: the fitted Gamma null (location 0).
+        others: positions of further statistics that stand out together with the largest, in their
+            order.
+        nulls: those of the tests for one target, two and so on; empty when there is no test.
         reason: why there is no test; empty when there is one.
-        count: number of statistics that the test is of.
-        table: the null of the plug-in p-value that calibrated this one.
     """
 
     index: int | None
     log_p_plugin: float | None = None
     p_plugin: float | None = None
     p_calibrated: float | None = None
-    shape: float | None = None
-    scale: float | None = None
+    others: tuple[int, ...] = ()
+    nulls: tuple[FittedNull, ...] = ()
     reason: str = ""
-    count: int = 0
-    table: NullTable | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def fitted(self) -> FittedNull | None:
+        """The null of the test that the p-value is of, fitted to all other statistics."""
+        return self.nulls[len(self.others)] if self.nulls else None
+
+    @property
+    def alone(self) -> FittedNull | None:
+        """The null of the test of the largest alone."""
+        return self.nulls[0] if self.nulls else None
+
+    @property
+    def count(self) -> int:
+        """Number of statistics that the test is of; 0 when there is none."""
+        return self.alone.count if self.alone else 0
 
     @property
     def null(self) -> dict[str, float]:
         """The fitted null's parameters by name; empty when there is no test."""
-        if self.shape is None or self.scale is None:
-            return {}
-        return {"shape": self.shape, "scale": self.scale}
+        return {"shape": self.fitted.shape, "scale": self.fitted.scale} if self.fitted else {}
 
     def critical(self, level: float) -> float | None:
         """The smallest largest statistic whose calibrated p-value is at most ``level``.
@@ -71,19 +137,7 @@ class OrderStatisticTest:
         Args:
             level: in (0, 1).
         """
-        if self.shape is None or self.scale is None or self.table is None:
-            return None
-        if level <= self.table.strays:
-            return None
-        shape, scale, calibrate = self.shape, self.scale, self.table.calibrate
-        low = high = shape * scale
-        while calibrate(_log_p(high, shape, scale, self.count)) > level:
-            low, high = high, 2 * high
-        while high - low > 1e-9 * high:
-            middle = (low + high) / 2
-            above = calibrate(_log_p(middle, shape, scale, self.count)) > level
-            low, high = (middle, high) if above else (low, middle)
-        return high
+        return self.alone.critical(level) if self.alone else None
 
 
 def order_statistic_test(
@@ -93,6 +147,7 @@ def order_statistic_test(
     censored: NDArray[np.bool_] | None = None,
     race: Race | None = None,
     shares: Array | None = None,
+    several: bool = False,
 ) -> OrderStatisticTest:
     """Test whether the largest of the statistics is larger than chance allows (paper, Sec. 3.2).
 
@@ -112,6 +167,9 @@ def order_statistic_test(
             likelihood. The paper's p-value, which needs them all, is then ``None``.
         shares: how much of each statistic counts ``[n]``, in (0, 1]; the paper's p-value is of all
             of it. See :func:`detectors.logit_gap.shares`.
+        several: with a prior and one statistic per class, whether the largest two, three and so on
+            may stand out together. The p-value is the smallest of these tests', each divided by its
+            share of the error rate.
 
     Returns:
         The test, or a reason why there is none: too few statistics, NaN or infinite values, or no
@@ -140,27 +198,41 @@ def order_statistic_test(
     count, missing = int(tested.sum()), int((tested & ~known).sum())
     index = int(np.where(bounds, 0.0, r).argmax())
     same = groups == groups[index]
-    rest = r[~same & known]
-    if not _spreads(r[known]) or (prior is None and not _spreads(rest)):
+    if not _spreads(r[known]) or (prior is None and not _spreads(r[~same & known])):
         return OrderStatisticTest(None, reason="the statistics have no spread")
-    shape, scale = _fit(rest, prior, limit)
     censored_number, raced = (0, race) if limit else (int(bounds.sum()), None)
     group = int((tested & same).sum())
-    null = null_table(count, group, missing, prior, censored_number, raced)
-    if prior:
-        null = replace(null, strays=prior.strays)
+    order = np.argsort(-np.where(bounds, 0.0, r), kind="stable")
+    shares_of = shares_of_error(count if several and prior else 1)
+    comparable = int((r[order] >= r[index] / FARTHEST_APART).sum())
+    testable = max(1, min(comparable, int((known & ~bounds).sum()) // 2))
+    nulls = []
+    for rank, share in enumerate(shares_of[:testable], start=1):
+        rest = known & ~same
+        rest[order[:rank]] = False
+        table = null_table(count, group, missing, prior, censored_number, raced, rank)
+        table = replace(table, strays=prior.strays if prior else 0.0, share=share)
+        nulls.append(FittedNull(*_fit(r[rest], prior, limit), count, rank, table))
+    p_values = [null.p(float(r[order[null.rank - 1]])) for null in nulls]
+    best = int(np.argmin(p_values))
     stopped = limit and bounds.any()
     log_p_plugin = None if stopped else _log_p_paper(whole, groups, known & ~bounds, count)
     return OrderStatisticTest(
         index=index,
         log_p_plugin=log_p_plugin,
         p_plugin=None if log_p_plugin is None else float(np.exp(log_p_plugin)),
-        p_calibrated=null.calibrate(_log_p(r[index], shape, scale, count)),
-        shape=shape,
-        scale=scale,
-        count=count,
-        table=null,
+        p_calibrated=p_values[best],
+        others=tuple(order[1 : best + 1].tolist()),
+        nulls=tuple(nulls),
     )
+
+
+def shares_of_error(count: int) -> tuple[float, ...]:
+    """How the tests of so many statistics, for one target, two and so on, share the error rate."""
+    if count < FEWEST_FOR_SEVERAL:
+        return (1.0,)
+    more = min(MOST_TARGETS, count // 2) - 1
+    return (SHARE_OF_ONE, *[(1 - SHARE_OF_ONE) / more] * more)
 
 
 def _known(
@@ -215,5 +287,6 @@ def _fit(rest: Array, prior: SpreadPrior | None, limit: float = 0.0) -> tuple[fl
     return float(fit[0][0]), float(fit[1][0])
 
 
-def _log_p(r_max: float, shape: float, scale: float, count: int) -> float:
-    return float(log_plugin_p(np.array([r_max]), np.array([shape]), np.array([scale]), count)[0])
+def _log_p(r: float, shape: float, scale: float, count: int, rank: int = 1) -> float:
+    at, k, theta = (np.array([value]) for value in (r, shape, scale))
+    return float(log_plugin_p(at, k, theta, count, rank)[0])

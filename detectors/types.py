@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -70,6 +70,7 @@ class DetectorResult:
         log_p_plugin: its natural logarithm, which does not underflow.
         p_calibrated: p-value that is uniform when there is no backdoor; decides the verdict.
         target: the most suspicious class; ``None`` where there is none.
+        others: further classes that stand out together with it, the most suspicious first.
         sources: source class -> weight for that target.
         classes: one entry per putative target (or class pair).
         unit: of the sizes.
@@ -111,13 +112,25 @@ class DetectorResult:
     stamp: Callable[[Tensor, Tensor], Tensor] | None = None
     critical: Callable[[float], float | None] | None = None
     searched: Tensor | None = None
+    others: tuple[int, ...] = ()
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """The suspicious target classes: one, every class of an all-to-all attack, or none."""
+        """The suspicious target classes, the first first: every class of an all-to-all attack."""
         if self.shift is not None:
             return tuple(range(len(self.classes) + 1))
-        return () if self.target is None else (self.target,)
+        return () if self.target is None else (self.target, *self.others)
+
+    @property
+    def each(self) -> tuple[DetectorResult, ...]:
+        """What it says of each of its targets alone; an all-to-all attack is one."""
+        if not self.others:
+            return (self,)
+        by_class = {one.target: one.weights for one in self.classes}
+        return tuple(
+            replace(self, target=target, others=(), sources=by_class.get(target) or self.sources)
+            for target in self.targets
+        )
 
     @property
     def suspicious_entry(self) -> int | None:

@@ -90,25 +90,30 @@ class WindowMargin:
         statistics, places = np.zeros(len(gains)), np.zeros(len(gains), dtype=int)
         statistics[compared] = np.nan_to_num(ratios, posinf=0.0).max(1)
         places[compared] = ratios.argmax(1)
-        target = None if test.index is None else int(compared[test.index])
-        patterns, sources = {}, dict[int, float]()
-        if target is not None:
-            patterns = {target: search.pattern(target, int(places[target]))}
-            others = sorted(set(search.labels.tolist()) - {target})
-            sources = {source: 1 / len(others) for source in others}
+        found = () if test.index is None else (test.index, *test.others)
+        targets = [int(compared[index]) for index in found]
+        sources = {target: _all_but(target, search.labels) for target in targets}
         return DetectorResult(
             detector=self.name,
             p_plugin=test.p_plugin,
             log_p_plugin=test.log_p_plugin,
             p_calibrated=test.p_calibrated,
-            target=target,
-            sources=sources,
+            target=targets[0] if targets else None,
+            others=tuple(targets[1:]),
+            sources=sources[targets[0]] if targets else {},
             classes=tuple(
-                ClassStatistic(t, value, value or None, float(flips[t, places[t]]), {}, self.steps)
+                ClassStatistic(
+                    target=t,
+                    statistic=value,
+                    size=value or None,
+                    flip_rate=float(flips[t, places[t]]),
+                    weights=sources.get(t, {}),
+                    steps=self.steps,
+                )
                 for t, value in enumerate(statistics.tolist())
             ),
             unit="times the gain of the median class in that window; larger is more suspicious",
-            patterns=patterns,
+            patterns={target: search.pattern(target, int(places[target])) for target in targets},
             image_passes=data.classifier.image_passes - passes,
             seconds=time.perf_counter() - begin,
             null=test.null,
@@ -135,12 +140,24 @@ class WindowMargin:
         """
         if not np.isfinite(ratios).all():
             return OrderStatisticTest(None, reason="some margins are not finite"), ""
-        prior = PRIOR if len(ratios) >= FEW_CLASSES else PRIOR_OF_FEW
-        test = order_statistic_test(ratios.max(1), prior=prior if self.prior else None)
-        if test.index is None or flips[test.index, ratios[test.index].argmax()] > 0:
+        prior, largest = PRIOR if len(ratios) >= FEW_CLASSES else PRIOR_OF_FEW, ratios.max(1)
+        test = order_statistic_test(largest, prior=prior if self.prior else None, several=True)
+        if test.index is None or test.alone is None:
             return test, ""
+        turned = [flips[one, ratios[one].argmax()] > 0 for one in (test.index, *test.others)]
+        if all(turned):
+            return test, ""
+        if turned[0]:
+            alone = test.alone.p(float(largest[test.index]))
+            return replace(test, p_calibrated=alone, others=()), ""
         note = "the most suspicious window turns no image into its class, and is no pattern"
-        return replace(test, p_calibrated=1.0), note
+        return replace(test, p_calibrated=1.0, others=()), note
+
+
+def _all_but(target: int, labels: Tensor) -> dict[int, float]:
+    """Every class of the images but the target -> its share."""
+    sources = sorted(set(labels.tolist()) - {target})
+    return {source: 1 / len(sources) for source in sources}
 
 
 def ratios_of(gains: Array) -> Array:

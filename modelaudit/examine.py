@@ -62,8 +62,10 @@ def rejecting_findings(
 
     Examinations and screening compare with one class; a pattern of an all-to-all attack has none.
     """
-    found = (with_pattern(results[index], results) for _, index in decision.found)
-    once = {result.detector: result for result in found}
+    found = (
+        with_pattern(one, results) for _, index in decision.found for one in results[index].each
+    )
+    once = {(result.detector, result.target): result for result in found}
     patterns = (finding_of(result) for result in once.values() if result.shift is None)
     return tuple(pattern for pattern in patterns if pattern is not None)
 

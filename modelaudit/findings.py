@@ -45,7 +45,8 @@ def explain(
     """
     found: dict[int | None, list[tuple[DetectorResult, float]]] = {}
     for p, index in decision.found:
-        found.setdefault(results[index].target, []).append((results[index], p))
+        for one in results[index].each:
+            found.setdefault(one.target, []).append((one, p))
     reports: list[FindingReport] = []
     for same in found.values():
         result, p = next((one for one in same if finding_of(one[0])), same[0])
@@ -75,14 +76,15 @@ def with_pattern(result: DetectorResult, results: Sequence[DetectorResult]) -> D
         return result
     judged = registry.runs_after(result.detector)
     same = [
-        (one.p_calibrated, index)
-        for index, one in enumerate(results)
-        if (one.detector in judged or not judged)
-        and (one.target, one.shift) == (result.target, result.shift)
+        (one.p_calibrated, one)
+        for whole in results
+        if whole.detector in judged or not judged
+        for one in whole.each
+        if (one.target, one.shift) == (result.target, result.shift)
         and one.p_calibrated is not None
         and finding_of(one)
     ]
-    return results[min(same)[1]] if same else result
+    return min(same, key=lambda one: one[0])[1] if same else result
 
 
 @dataclass(frozen=True)

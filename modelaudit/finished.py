@@ -50,14 +50,16 @@ class KeptTensor:
 
 @dataclass(frozen=True)
 class KeptPattern:
-    """The pattern of the most suspicious target (or shift), and how it is put into images.
+    """The pattern of a suspicious target (or shift), and how it is put into images.
 
     Attributes:
+        entry: the target (or shift).
         theta: the pattern ``[*]``.
         embedding: a name in :data:`detectors.embeddings.EMBEDDINGS`.
         state: what that embedding was fitted to; see ``Embedding.state``.
     """
 
+    entry: int
     theta: KeptTensor
     embedding: str
     state: tuple[KeptTensor, ...]
@@ -65,13 +67,14 @@ class KeptPattern:
 
 @dataclass(frozen=True)
 class KeptNull:
-    """The fitted null; see :class:`detectors.order_statistic.OrderStatisticTest`."""
+    """The null of one target; see :class:`detectors.order_statistic.FittedNull`."""
 
     shape: float
     scale: float
     count: int
     quantiles: tuple[float, ...]
     strays: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class FinishedDetector:
     report: DetectorReport
     applicable: bool
     searched: KeptTensor | None
-    pattern: KeptPattern | None
+    patterns: tuple[KeptPattern, ...]
     null: KeptNull | None
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from modelaudit.schemas import shipped_schema
 from modelaudit.verdict import Verdict
 
 #: Changes when a field is removed or changes its meaning (major) or is added (minor).
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ class DetectorReport:
 
     Attributes:
         target: the most suspicious class.
+        others: further classes that stand out together with it, if the p-value is small.
         shift: the most suspicious shift of an all-to-all detector, whose ``classes`` are shifts.
         p_holm: the calibrated p-value after Holm's weighted correction over the detectors that
             ran; the verdict compares it with alpha.
@@ -153,6 +154,12 @@ class DetectorReport:
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
     reason: str
+    others: tuple[Target, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The most suspicious class and the others, or none."""
+        return (self.target, *self.others) if self.target else ()
 
     @property
     def by_size(self) -> bool:

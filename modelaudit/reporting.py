@@ -154,6 +154,7 @@ def detector_report(
         p_calibrated=result.p_calibrated,
         p_holm=p_holm,
         target=None if result.target is None else Target(result.target, names[result.target]),
+        others=tuple(Target(other, names[other]) for other in result.others),
         shift=result.shift,
         sources=_weights(result.sources),
         classes=tuple(map(_class, result.classes)),

@@ -16,7 +16,7 @@ from torch import Tensor
 from detectors import registry
 from detectors.calibration import NullTable
 from detectors.embeddings import EMBEDDINGS
-from detectors.order_statistic import OrderStatisticTest
+from detectors.order_statistic import FittedNull, OrderStatisticTest
 from detectors.types import ClassStatistic, Detector, DetectorResult
 from modelaudit.finished import FinishedDetector, KeptNull, KeptPattern, KeptTensor
 from modelaudit.loaders.fingerprint import digest
@@ -79,8 +79,8 @@ def scan_key(options: ScanOptions, suspect: Suspect, threads: int) -> str:
 def kept(key: str, result: DetectorResult, suspect: Suspect) -> FinishedDetector | None:
     """All that the rest of a scan needs of a result; ``None`` where that has no plain form.
 
-    Of the patterns only the most suspicious target's is ever looked at, and kept: those of 1,000
-    classes of 3x224x224 would take 600 MB.
+    Of the patterns only those of the targets that stand out are ever looked at, and kept: those of
+    1,000 classes of 3x224x224 would take 600 MB.
     """
     test = getattr(result.critical, "__self__", None)
     stamper = getattr(result.stamp, "__self__", None)
@@ -88,38 +88,38 @@ def kept(key: str, result: DetectorResult, suspect: Suspect) -> FinishedDetector
         return None
     if result.stamp and type(stamper) not in map(type, EMBEDDINGS.values()):
         return None
-    entry, pattern = result.suspicious_entry, None
-    if stamper is not None and entry is not None and entry in result.patterns:
-        state = tuple(map(_to_plain, stamper.state()))
-        pattern = KeptPattern(_to_plain(result.patterns[entry]), stamper.name, state)
+    patterns = []
+    for entry in (one.suspicious_entry for one in result.each):
+        if stamper is not None and entry is not None and entry in result.patterns:
+            state = tuple(map(_to_plain, stamper.state()))
+            theta = _to_plain(result.patterns[entry])
+            patterns.append(KeptPattern(entry, theta, stamper.name, state))
     return FinishedDetector(
         key=key,
         report=detector_report(result, None, class_names(suspect)),
         applicable=result.applicable,
         searched=None if result.searched is None else _to_plain(result.searched),
-        pattern=pattern,
+        patterns=tuple(patterns),
         null=_null(test),
     )
 
 
 def restored(finished: FinishedDetector) -> DetectorResult:
-    """The result that :func:`kept` was given, with the one pattern that was kept."""
-    report, pattern = finished.report, finished.pattern
-    target = report.target.index if report.target else None
-    entry = target if report.shift is None else report.shift
-    embedding = None
-    if pattern is not None:
+    """The result that :func:`kept` was given, with the patterns that were kept."""
+    report, embedding = finished.report, None
+    for pattern in finished.patterns[:1]:
         embedding = type(EMBEDDINGS[pattern.embedding])(*map(_to_tensor, pattern.state))
     return DetectorResult(
         detector=report.detector,
         p_plugin=report.p_plugin,
         log_p_plugin=report.log_p_plugin,
         p_calibrated=report.p_calibrated,
-        target=target,
+        target=report.target.index if report.target else None,
+        others=tuple(one.index for one in report.others),
         sources=_by_class(report.sources),
         classes=tuple(map(_class, report.classes)),
         unit=report.unit,
-        patterns={entry: _to_tensor(pattern.theta)} if pattern and entry is not None else {},
+        patterns={one.entry: _to_tensor(one.theta) for one in finished.patterns},
         image_passes=report.image_passes,
         seconds=report.seconds,
         null=report.null,
@@ -135,19 +135,19 @@ def restored(finished: FinishedDetector) -> DetectorResult:
 
 
 def _null(test: OrderStatisticTest | None) -> KeptNull | None:
-    if test is None or test.shape is None or test.scale is None or test.table is None:
+    null = test.alone if test else None
+    if null is None:
         return None
-    table = test.table
+    quantiles = tuple(null.table.quantiles.tolist())
     return KeptNull(
-        test.shape, test.scale, test.count, tuple(table.quantiles.tolist()), table.strays
+        null.shape, null.scale, null.count, quantiles, null.table.strays, null.table.share
     )
 
 
 def _test(null: KeptNull) -> OrderStatisticTest:
-    table = NullTable(np.array(null.quantiles), null.strays)
-    return OrderStatisticTest(
-        None, shape=null.shape, scale=null.scale, count=null.count, table=table
-    )
+    table = NullTable(np.array(null.quantiles), null.strays, null.share)
+    alone = FittedNull(null.shape, null.scale, null.count, rank=1, table=table)
+    return OrderStatisticTest(None, nulls=(alone,))
 
 
 def _class(one: ClassReport) -> ClassStatistic:

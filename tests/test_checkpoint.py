@@ -24,8 +24,8 @@ FINISHED = FinishedDetector(
     report=replace(backdoored().detectors[0], p_holm=None),
     applicable=True,
     searched=KeptTensor("bool", (3,), "AQAB"),
-    pattern=KeptPattern(TENSOR, "additive", ()),
-    null=KeptNull(2.5, 0.1, 10, (-3.0, -1.0), 0.02),
+    patterns=(KeptPattern(3, TENSOR, "additive", ()),),
+    null=KeptNull(2.5, 0.1, 10, (-3.0, -1.0), 0.02, 0.9),
 )
 
 

@@ -117,3 +117,27 @@ def test_a_pattern_that_is_only_shown_takes_nothing_back() -> None:
     neurons = replace(result(0.001), detector="l-red-neurons", patterns={}, stamp=None, sources={})
     both = confirmed((lender, neurons), suspect([0.9] * 20), 0.05)
     assert [one.p_calibrated for one in both] == [0.2, 0.001]
+
+
+def test_of_two_targets_the_one_whose_pattern_works_stays() -> None:
+    """The pattern for class 2 flips the two images of the search, that of class 0 all."""
+    known, one = suspect([0.9] * 10), result(0.001)
+    both = replace(
+        one,
+        others=(2,),
+        patterns={0: lit(0, 1.0), 2: lit(2, 0.5)},
+        classes=(*one.classes, ClassStatistic(2, 2.0, 0.5, 1.0, {1: 1.0}, 5)),
+    )
+    (left,) = confirmed([both], known, 0.05)
+    assert (left.targets, left.p_calibrated) == ((0,), 0.001)
+    assert "class 2 is taken back: the pattern flips 2 of 2 images" in left.notes[0]
+    (left,) = confirmed([replace(both, patterns={0: lit(0, 0.5), 2: lit(2, 1.0)})], known, 0.05)
+    assert left.targets == (2,)
+    (left,) = confirmed([replace(both, patterns={0: lit(0, 0.5), 2: lit(2, 0.5)})], known, 0.05)
+    assert left.p_calibrated == 1.0
+    assert len(left.notes) == 2
+
+
+def lit(pixel: int, by: float) -> torch.Tensor:
+    """A pattern that makes one of the four pixels, and so its class, brighter."""
+    return torch.zeros(4).index_fill_(0, torch.tensor(pixel), by).view(1, 2, 2)

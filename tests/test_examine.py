@@ -66,7 +66,7 @@ def test_report_survives_the_worker_and_fits_the_schema() -> None:
     plain = json.loads(json.dumps(to_plain(report), allow_nan=False))
     assert from_plain(Report, plain) == from_plain(Report, to_plain(report))
     jsonschema.Draft202012Validator(schema()).validate(report.to_dict())
-    assert report.schema_version == "1.3"
+    assert report.schema_version == "1.4"
     text = render_text(report)
     assert "Examinations  (evidence beside the verdict" in text
     assert "skipped: it would take" in text

@@ -211,3 +211,29 @@ def test_a_lent_pattern_is_examined_once() -> None:
     both = (result("l-red", p=0.0001), judge())
     (pattern,) = rejecting_findings(both, decide(both, [], 0.05))
     assert pattern.detector == "l-red"
+
+
+def test_every_target_of_a_detector_has_a_report_of_its_own() -> None:
+    """The surest pattern for each, whichever detector it is of; the sources are those of each."""
+    two = result("l-red", others=(3,), patterns={0: torch.zeros(1, 2, 2), 3: torch.zeros(1, 2, 2)})
+    weights = {target: {1: 0.25, 2: 0.75} for target in (0, 3)}
+    two = replace(
+        two, classes=tuple(ClassStatistic(t, 2.0, 0.5, 1.0, w, 5) for t, w in weights.items())
+    )
+    first, second = explained(two, result("l-red-sparse", p=0.2, target=3))
+    assert [one.target.index for one in (first, second)] == [0, 3]
+    assert {one.detector for one in (first, second)} == {"l-red"}
+    assert [source.index for source in second.sources] == [2, 1]
+    examined = rejecting_findings([two], decide([two], [], 0.05))
+    assert [one.target for one in examined] == [0, 3]
+    assert decide([two], [], 0.05).targets == (0, 3)
+
+
+def test_a_detector_without_patterns_borrows_one_for_each_target() -> None:
+    lender = result(
+        "l-red", p=0.3, others=(3,), patterns=dict.fromkeys((0, 3), torch.zeros(1, 2, 2))
+    )
+    blind = result("mm-bd", patterns={}, stamp=None, sources={}, others=(3,))
+    reports = explained(lender, blind)
+    assert [one.target.index for one in reports] == [0, 3]
+    assert all("is that of l-red" in one.note for one in reports)

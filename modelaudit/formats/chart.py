@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modelaudit.evidence import LookedFor
-from modelaudit.formats.reading import most_suspicious, rejects, suspicious_entry, was_stopped
+from modelaudit.formats.reading import most_suspicious, suspicious_entries, was_stopped
 from modelaudit.formats.wording import class_text
 from modelaudit.report import ClassReport, DetectorReport, Report
 
@@ -111,7 +111,7 @@ def _row(
     place: Callable[[float], float],
     y: float,
 ) -> Row:
-    suspicious = one.target == suspicious_entry(detector) and rejects(report, detector)
+    suspicious = one.target in suspicious_entries(report, detector)
     label = class_text(report, detector, one.target)
     if value is None:
         missing = "larger" if was_stopped(detector, one) else "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from modelaudit.failure import Failure
@@ -40,7 +41,8 @@ def _parts(report: Report) -> dict[str, Any]:
         "odds": wording.odds_text(report),
         "finding_name": wording.finding_name,
         "finding_text": wording.finding_text,
-        "suspicious": wording.suspicious_text,
+        "first": wording.first_text,
+        "suspicious": partial(wording.suspicious_text, report),
         "targets": wording.targets_text(report) if report.targets else "",
         "paper_p": wording.paper_p_text,
         "seen": wording.seen_text,

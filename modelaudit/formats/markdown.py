@@ -86,7 +86,7 @@ def _detectors(report: Report) -> Iterable[str]:
     rows = [
         (
             d.detector,
-            suspicious_text(d),
+            suspicious_text(report, d),
             p_text(d.p_holm),
             p_text(d.p_calibrated),
             paper_p_text(d),

@@ -6,9 +6,13 @@ from modelaudit.evidence import FindingReport, Target
 from modelaudit.report import ClassReport, DetectorReport, Report
 
 
-def suspicious_entry(detector: DetectorReport) -> int | None:
-    """The ``target`` of the detector's most suspicious entry."""
-    return detector.target.index if detector.target else detector.shift
+def suspicious_entries(report: Report, detector: DetectorReport) -> set[int]:
+    """The ``target`` of the entries that make the detector reject."""
+    if not rejects(report, detector):
+        return set()
+    if detector.shift is not None:
+        return {detector.shift}
+    return {one.index for one in detector.targets}
 
 
 def most_suspicious(detector: DetectorReport) -> list[ClassReport]:
@@ -31,7 +35,11 @@ def was_stopped(detector: DetectorReport, one: ClassReport) -> bool:
 
 def found_by(report: Report, finding: FindingReport) -> list[DetectorReport]:
     """All detectors that found this."""
-    return [d for d in report.detectors if d.target == finding.target and rejects(report, d)]
+    return [
+        d
+        for d in report.detectors
+        if rejects(report, d) and finding.target in (d.targets or (None,))
+    ]
 
 
 def rejects(report: Report, detector: DetectorReport) -> bool:
@@ -42,11 +50,14 @@ def rejects(report: Report, detector: DetectorReport) -> bool:
 def surest(report: Report) -> list[DetectorReport]:
     """Detectors worth a chart: per target found the surest; else the one with the least p."""
     with_p = sorted((d for d in report.detectors if d.p_holm is not None), key=_p_or_1)
-    found: dict[Target | None, DetectorReport] = {}
+    known: set[Target | None] = set()
+    found = []
     for detector in with_p:
-        if rejects(report, detector):
-            found.setdefault(detector.target, detector)
-    return list(found.values()) or with_p[:1]
+        targets = set(detector.targets or (None,))
+        if rejects(report, detector) and not targets <= known:
+            known |= targets
+            found.append(detector)
+    return found or with_p[:1]
 
 
 def smallest_p(report: Report) -> float | None:

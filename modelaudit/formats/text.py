@@ -20,7 +20,7 @@ from modelaudit.formats.reading import (
     rejects,
     smallest_p,
     surest,
-    suspicious_entry,
+    suspicious_entries,
     was_stopped,
 )
 from modelaudit.formats.wording import (
@@ -158,7 +158,7 @@ def _evidence(report: Report) -> Table:
         style = "red" if rejects(report, d) else ""
         numbers = (p_text(d.p_holm), p_text(d.p_calibrated), paper_p_text(d))
         cost = (f"{d.image_passes:,.0f}", f"{d.seconds:.1f}")
-        table.add_row(d.detector, suspicious_text(d), *numbers, *cost, style=style)
+        table.add_row(d.detector, suspicious_text(report, d), *numbers, *cost, style=style)
     return table
 
 
@@ -175,8 +175,7 @@ def _pattern_sizes(report: Report, detector: DetectorReport) -> Iterable[Rendera
     for _ in range(3):
         table.add_column(overflow="fold")
     for one, value in list(zip(rows, values, strict=True))[:_MOST_BARS]:
-        suspicious = one.target == suspicious_entry(detector)
-        style = "red" if suspicious and rejects(report, detector) else ""
+        style = "red" if one.target in suspicious_entries(report, detector) else ""
         name = class_text(report, detector, one.target)
         missing = "larger" if was_stopped(detector, one) else "none found"
         number = missing if value is None else f"{value:.3g}"

@@ -6,7 +6,7 @@ from modelaudit.cut_short import CutShort
 from modelaudit.evidence import FindingReport, LookedFor, of_size
 from modelaudit.failure import Failure
 from modelaudit.formats.policy_text import policy_lines
-from modelaudit.formats.reading import smallest_p
+from modelaudit.formats.reading import rejects, smallest_p
 from modelaudit.report import DetectorReport, Report
 from modelaudit.verdict import Verdict
 
@@ -97,11 +97,17 @@ def finding_name(finding: FindingReport) -> str:
     return f"target class {finding.target.index} ({finding.target.name})"
 
 
-def suspicious_text(detector: DetectorReport) -> str:
+def first_text(detector: DetectorReport) -> str:
     """A detector's most suspicious class, or why it has none."""
     if detector.target:
         return f"{detector.target.index} ({detector.target.name})"
     return detector.reason or ("none" if detector.shift is None else f"shift {detector.shift}")
+
+
+def suspicious_text(report: Report, detector: DetectorReport) -> str:
+    """The same, with the others that make a detector reject together with it."""
+    others = detector.others if rejects(report, detector) else ()
+    return ", ".join([first_text(detector), *(f"{one.index} ({one.name})" for one in others)])
 
 
 def class_text(report: Report, detector: DetectorReport, target: int) -> str:
@@ -231,17 +237,19 @@ def seen_text(entry: LookedFor) -> str:
 
 def evidence_text(report: Report, detector: DetectorReport) -> str:
     """What a detector found, in a sentence or two."""
-    name = suspicious_text(detector)
+    name = suspicious_text(report, detector)
+    targets = "target classes" if detector.others else "target class"
     text = (
-        f"{detector.detector}: {'target class' if detector.target else 'all-to-all,'} {name}, "
+        f"{detector.detector}: {targets if detector.target else 'all-to-all,'} {name}, "
         f"p = {p_text(detector.p_holm)} (Holm; alpha = {report.settings['alpha']})."
     )
-    finding = next((f for f in report.findings if f.detector == detector.detector), None)
-    if finding is None or not flips_text(finding):
-        return text
-    sources = ", ".join(f"{s.index} ({s.name})" for s in finding.sources)
-    size = of_size(finding.size, finding.unit)
-    return f"{text} The pattern{size} {flips_text(finding)}; source classes: {sources}."
+    for finding in report.findings:
+        if finding.detector == detector.detector and flips_text(finding):
+            size = of_size(finding.size, finding.unit)
+            to = f" for class {finding.target.index}" if finding.target and detector.others else ""
+            sources = ", ".join(f"{s.index} ({s.name})" for s in finding.sources)
+            text += f" The pattern{to}{size} {flips_text(finding)}; source classes: {sources}."
+    return text
 
 
 def p_text(p: float | None) -> str:

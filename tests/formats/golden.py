@@ -16,6 +16,7 @@ from tests.formats import reports
 FOLDER = Path(__file__).with_name("golden")
 REPORTS: Mapping[str, Callable[[], Report | Failure]] = {
     "backdoored": reports.backdoored,
+    "several": reports.several,
     "clean": reports.clean,
     "inconclusive": reports.inconclusive,
     "waived": reports.waived,

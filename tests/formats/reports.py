@@ -90,6 +90,20 @@ def backdoored() -> Report:
     )
 
 
+def several() -> Report:
+    """A detector with two targets that stand out together, each with a finding of its own."""
+    report, second = backdoored(), Target(1, NAMES[1])
+    l2, sparse = report.detectors
+    note = "only 12 images of the source classes are left"
+    finding = replace(report.findings[0], target=second, size=28.5, pictures=(), note=note)
+    return replace(
+        report,
+        targets=(*report.targets, second),
+        detectors=(replace(l2, others=(second,)), replace(sparse, others=(second,))),
+        findings=(*report.findings, finding),
+    )
+
+
 def clean() -> Report:
     """The same detectors without a finding."""
     report = backdoored()
