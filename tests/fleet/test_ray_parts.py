@@ -109,7 +109,9 @@ class OneAfterTheOther:
 def found(name: str) -> FinishedDetector:
     """What a detector found, in two seconds."""
     report = replace(clean().detectors[0], detector=name, seconds=2.0)
-    return FinishedDetector("0" * 64, report, True, None, None, None)
+    return FinishedDetector(
+        "0" * 64, report, searched=None, applicable=True, patterns=(), null=None
+    )
 
 
 @pytest.fixture
