@@ -116,7 +116,7 @@ class DetectorResult:
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """The suspicious target classes, the first first: every class of an all-to-all attack."""
+        """The target classes, the most suspicious first; of an all-to-all attack every class."""
         if self.shift is not None:
             return tuple(range(len(self.classes) + 1))
         return () if self.target is None else (self.target, *self.others)

@@ -88,18 +88,20 @@ def kept(key: str, result: DetectorResult, suspect: Suspect) -> FinishedDetector
         return None
     if result.stamp and type(stamper) not in map(type, EMBEDDINGS.values()):
         return None
-    patterns = []
-    for entry in (one.suspicious_entry for one in result.each):
-        if stamper is not None and entry is not None and entry in result.patterns:
-            state = tuple(map(_to_plain, stamper.state()))
-            theta = _to_plain(result.patterns[entry])
-            patterns.append(KeptPattern(entry, theta, stamper.name, state))
+    patterns: tuple[KeptPattern, ...] = ()
+    if stamper is not None:
+        state = tuple(map(_to_plain, stamper.state()))
+        patterns = tuple(
+            KeptPattern(entry, _to_plain(result.patterns[entry]), stamper.name, state)
+            for one in result.each
+            if (entry := one.suspicious_entry) is not None and entry in result.patterns
+        )
     return FinishedDetector(
         key=key,
         report=detector_report(result, None, class_names(suspect)),
         applicable=result.applicable,
         searched=None if result.searched is None else _to_plain(result.searched),
-        patterns=tuple(patterns),
+        patterns=patterns,
         null=_null(test),
     )
 
@@ -107,7 +109,8 @@ def kept(key: str, result: DetectorResult, suspect: Suspect) -> FinishedDetector
 def restored(finished: FinishedDetector) -> DetectorResult:
     """The result that :func:`kept` was given, with the patterns that were kept."""
     report, embedding = finished.report, None
-    for pattern in finished.patterns[:1]:
+    if finished.patterns:  # all are of one embedding
+        pattern = finished.patterns[0]
         embedding = type(EMBEDDINGS[pattern.embedding])(*map(_to_tensor, pattern.state))
     return DetectorResult(
         detector=report.detector,
