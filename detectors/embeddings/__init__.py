@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from detectors.embeddings.additive import Additive
+from detectors.embeddings.colour import Colour
 from detectors.embeddings.generator import Generator
 from detectors.embeddings.neurons import Neurons
 from detectors.embeddings.patch import Patch
@@ -16,7 +17,7 @@ from detectors.embeddings.warp import Warp
 EMBEDDINGS: Mapping[str, Embedding] = MappingProxyType(
     {
         embedding.name: embedding
-        for embedding in (Additive(), Sparse(), Warp(), Generator(), Neurons(), Patch())
+        for embedding in (Additive(), Sparse(), Warp(), Generator(), Neurons(), Patch(), Colour())
     }
 )
 

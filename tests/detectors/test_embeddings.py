@@ -174,3 +174,47 @@ def test_the_change_of_a_generator_is_a_convolution_with_its_gradient() -> None:
 def test_a_generator_that_saw_no_images_says_so() -> None:
     with pytest.raises(ValueError, match="must be fitted"):
         EMBEDDINGS["generator"].init(1, (3, 8, 8))
+
+
+def colour_images(channels: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return 0.3 + 0.4 * torch.rand(20, channels, 10, 12, generator=draw)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_size_of_a_change_of_colours_is_its_root_mean_square(channels: int) -> None:
+    """On the images that it was fitted to, as long as nothing is clipped."""
+    images, draw = colour_images(channels), torch.Generator().manual_seed(1)
+    colour = EMBEDDINGS["colour"].fit(images, draw, SUSPECT)
+    theta = torch.randn(colour.init(1, (channels, 10, 12)).shape, generator=draw)
+    theta *= 0.02 / colour.size(theta)
+    change = colour.apply(images, theta.expand(20, -1, -1)) - images
+    assert change.square().mean().sqrt().item() == pytest.approx(0.02, rel=1e-3)
+
+
+def test_a_change_of_colours_depends_on_the_colour_alone() -> None:
+    images, draw = colour_images(3), torch.Generator().manual_seed(1)
+    colour = EMBEDDINGS["colour"].fit(images, draw, SUSPECT)
+    theta = 0.05 * torch.randn(colour.init(1, (3, 10, 12)).shape, generator=draw)
+    changed = colour.apply(images, theta.expand(20, -1, -1))
+    moved = colour.apply(images.flip(3).roll(1, 0), theta.expand(20, -1, -1))
+    assert torch.allclose(moved, changed.flip(3).roll(1, 0), atol=1e-6)
+
+
+def test_grey_and_tinted_images_are_changes_of_colours() -> None:
+    """Every mixture of the colours is one: what it takes is found by least squares."""
+    images = 0.1 + 2 * (colour_images(3) - 0.3)  # from 0.1 to 0.9
+    colour = EMBEDDINGS["colour"].fit(images, torch.Generator(), SUSPECT)
+    one = torch.eye(colour.init(1, (3, 10, 12)).shape[2]) * 0.01
+    first = torch.stack([one, *[torch.zeros_like(one)] * 2], 1)  # on red alone
+    changes = torch.stack([colour.apply(images, t.expand(20, -1, -1)) - images for t in first])
+    features = changes[:, :, 0].flatten(1).T
+    for wanted in (images.mean(1), 0.1 + 0.7 * images[:, 0], images[:, 0] * images[:, 2]):
+        target = (wanted - images[:, 0]).flatten()
+        left = target - features @ torch.linalg.lstsq(features, target[:, None]).solution[:, 0]
+        assert left.square().mean().sqrt() < 1e-3
+
+
+def test_colours_that_saw_no_images_say_so() -> None:
+    with pytest.raises(ValueError, match="must be fitted"):
+        EMBEDDINGS["colour"].init(1, (3, 8, 8))
