@@ -253,11 +253,10 @@ def shipped() -> dict[Key, int]:
 
 def _with_prior() -> dict[Key, int]:
     """For the priors of the detectors."""
-    from detectors import mm_bd, window_margin
     from detectors.lred import PRIORS, SHIFT_PRIOR
 
     searches, wanted = set(PRIORS.values()), dict[Key, int]()
-    for prior in {*searches, SHIFT_PRIOR, mm_bd.PRIOR, window_margin.PRIOR}:
+    for prior in {*searches, SHIFT_PRIOR, *_of_margins()}:
         wanted |= {(n, 1, 0, prior, 0, None, 1): PRIOR_DRAWS for n in SHIPPED_WITH_PRIOR}
     for n in SHIPPED_CENSORED:
         wanted |= {(n, 1, 0, SHIFT_PRIOR, c, None, 1): PRIOR_DRAWS for c in range(1, n)}
@@ -270,7 +269,6 @@ def _with_prior() -> dict[Key, int]:
 
 def _for_several() -> dict[Key, int]:
     """For several targets, with the priors of the detectors that run by default."""
-    from detectors import mm_bd, window_margin
     from detectors.lred import PRIORS
     from detectors.order_statistic import shares_of_error
 
@@ -278,9 +276,10 @@ def _for_several() -> dict[Key, int]:
         return range(2, len(shares_of_error(count)) + 1)
 
     searches, wanted = set(PRIORS.values()) - {PRIORS["generator"]}, dict[Key, int]()
-    for prior in {*searches, mm_bd.PRIOR, window_margin.PRIOR}:
+    never_raced = _of_margins()
+    for prior in {*searches, *never_raced}:
         for n in SHIPPED_WITH_PRIOR:
-            if n < FEWEST_RACED or prior not in searches:
+            if n < FEWEST_RACED or prior in never_raced:
                 draws = SEVERAL_DRAWS if n <= 64 else SEVERAL_DRAWS // 4
                 wanted |= {(n, 1, 0, prior, 0, None, rank): draws for rank in ranks(n)}
     for prior in searches:
@@ -293,6 +292,14 @@ def _for_several() -> dict[Key, int]:
         for n, race in _races().items():
             wanted |= {(n, 1, 0, prior, 0, race, rank): SEVERAL_DRAWS // 4 for rank in ranks(n)}
     return wanted
+
+
+def _of_margins() -> set[SpreadPrior]:
+    """The priors of the detectors that search no smallest pattern, and race none."""
+    from detectors import embedding_margin, mm_bd, wave_margin, window_margin
+
+    by_embedding = {priors.usual for priors in embedding_margin.PRIORS.values()}
+    return {*by_embedding, mm_bd.PRIOR, wave_margin.PRIOR, window_margin.PRIOR}
 
 
 def _races() -> dict[int, Race]:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
 from detectors import plugins
+from detectors.embedding_margin import EmbeddingMargin
 from detectors.embeddings import EMBEDDINGS
 from detectors.entry import Entry, setting_types
 from detectors.joint import EVIDENCE, Joint
@@ -16,6 +17,7 @@ from detectors.mm_bd import PRIOR as MM_BD_PRIOR
 from detectors.mm_bd import MmBd
 from detectors.neural_cleanse import NeuralCleanse
 from detectors.types import Detector
+from detectors.wave_margin import WaveMargin
 from detectors.window_margin import WindowMargin
 
 __all__ = [
@@ -51,6 +53,12 @@ def _all_to_all(embedding: str) -> Entry:
     return Entry(LRed, settings, summary, True, weight=1 / 6)  # the three share 1/2
 
 
+def _margin(embedding: str) -> Entry:
+    summary = f"the largest gain by a small change, {embedding}: {EMBEDDINGS[embedding].sees}"
+    # What these find stands out by far, and each attack to several of them.
+    return Entry(EmbeddingMargin, {"embedding": embedding}, summary, True, weight=0.25)
+
+
 REGISTRY: Mapping[str, Entry] = MappingProxyType(
     {
         "l-red": _one_target("additive"),
@@ -82,6 +90,19 @@ REGISTRY: Mapping[str, Entry] = MappingProxyType(
             "the largest margin that a window of clean images can reach: patches of any content",
             default=True,
         ),
+        "additive-margin": _margin("additive"),
+        "sparse-margin": _margin("sparse"),
+        "warp-margin": _margin("warp"),
+        "colour-margin": _margin("colour"),
+        "generator-margin": _margin("generator"),
+        "neurons-margin": _margin("neurons"),
+        "wave-margin": Entry(
+            WaveMargin,
+            {},
+            "the largest gain by a faint wave: sinusoids, chessboards, patterns in the frequencies",
+            default=True,
+            weight=0.5,
+        ),
         "joint": Entry(
             Joint,
             {},
@@ -105,6 +126,13 @@ _COSTS: Mapping[str, float] = MappingProxyType(
         "l-red-neurons": 5,
         "l-red-sparse": 22,
         "joint": 12,
+        "colour-margin": 1,
+        "neurons-margin": 1,
+        "additive-margin": 2,
+        "generator-margin": 2,
+        "warp-margin": 2,
+        "sparse-margin": 3,
+        "wave-margin": 5,
         "l-red-all-to-all": 6,
         "window-margin": 7,
         "l-red-all-to-all-neurons": 7,

@@ -19,6 +19,10 @@ _UNUSUAL = {
         "Shifting the inner layers of this model, alike for all images, makes it answer {answers} "
         "with an ease"
     ),
+    "neurons-margin": (
+        "A small shift of the inner layers of this model, alike for all images, moves it towards "
+        "{answers} with an ease"
+    ),
     "joint": "This model can be made to answer {answers} with an ease, by several ways together,",
 }
 #: What is unusual about a pattern, of most detectors and of some.
@@ -26,7 +30,23 @@ _PATTERN = (
     "A small change, the same for many images, makes this model answer {answers}. A model without "
     "a backdoor needs a much larger one."
 )
+_GAINS = (
+    "A small change, the same for many images, moves this model towards {answers}. In a model "
+    "without a backdoor no change of this kind and size does so much more for one class than for "
+    "the others."
+)
 _PATTERNS = {
+    **dict.fromkeys(
+        (
+            "additive-margin",
+            "sparse-margin",
+            "warp-margin",
+            "colour-margin",
+            "generator-margin",
+            "wave-margin",
+        ),
+        _GAINS,
+    ),
     "window-margin": (
         "What one window shows, the same for many images, makes this model answer {answers}. In a "
         "model without a backdoor no window does so much more for one class than for the others."
@@ -201,7 +221,8 @@ def flips_text(finding: FindingReport) -> str:
 def finding_text(finding: FindingReport) -> str:
     """A found pattern in some sentences: by what, how large, how often it works."""
     how = f" ({finding.embedding})" if finding.embedding else ""
-    size = "" if finding.size is None else f"; size {finding.size:.3g} ({finding.unit})"
+    what = "size" if of_size(finding.size, finding.unit) else "statistic"
+    size = "" if finding.size is None else f"; {what} {finding.size:.3g} ({finding.unit})"
     sentences = [f"Found by {finding.detector}{how}, p = {p_text(finding.p)}{size}."]
     if flips := flips_text(finding):
         sentences.append(f"The pattern {flips}.")

@@ -70,9 +70,10 @@ def measurements_page() -> str:
         ]
         parts += [table(("", "detected", "false alarms"), rows)]
         if not_run := [code(name) for name in default_names() if name not in one.detectors]:
-            parts += [
-                f"Scanned before {', '.join(not_run)} was added: the verdict is without it.\n"
-            ]
+            one_or_more = "was added: the verdict is without it"
+            if len(not_run) > 1:
+                one_or_more = "were added: the verdict is without them"
+            parts += [f"Scanned before {', '.join(not_run)} {one_or_more}.\n"]
     return "\n".join([*parts, *_attacks()])
 
 

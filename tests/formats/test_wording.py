@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from modelaudit.evidence import of_size
-from modelaudit.formats.wording import meaning
+from modelaudit.formats.wording import finding_text, meaning
 from modelaudit.report import Report
 from tests.formats.reports import backdoored
 
@@ -35,9 +35,16 @@ def test_a_pattern_is_what_it_is_about() -> None:
     assert "A small change, the same for many images" in meaning(report)
     window = replace(report.findings[0], detector="window-margin")
     assert "What one window shows" in meaning(replace(report, findings=(window,)))
+    wave = replace(report.findings[0], detector="wave-margin")
+    assert "no change of this kind and size" in meaning(replace(report, findings=(wave,)))
+    neurons = replace(report.findings[0], detector="neurons-margin", size=None, held_out=None)
+    shifted = replace(report, findings=(replace(neurons, searched=None),))
+    assert "A small shift of the inner layers" in meaning(shifted)
 
 
 def test_a_statistic_is_no_size() -> None:
+    finding = replace(backdoored().findings[0], size=2.25, unit="larger is more suspicious")
+    assert "; statistic 2.25 (larger is more suspicious)" in finding_text(finding)
     assert of_size(2.25, "pixels") == " of size 2.25 (pixels)"
     assert of_size(2.25, "pixels", with_unit=False) == " of size 2.25"
     assert of_size(None, "pixels") == ""
