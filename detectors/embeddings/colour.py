@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from itertools import combinations_with_replacement
 
 import torch
 from torch import Tensor
 
-from detectors.embeddings.ascent import along_gradient
-from detectors.embeddings.protocol import Embedding, Stamp
+from detectors.embeddings.protocol import Stamp
+from detectors.embeddings.whitened import Whitened, whitening_of
 from modelaudit.classifier import Classifier
 
 #: Degree of the polynomial in a pixel's three colours, and in the brightness of grey images.
 DEGREE, DEGREE_OF_GREY = 2, 3
-#: Directions of the monomials with less than this share of the largest second moment are left out:
-#: almost constant on images, they would need enormous coefficients.
-_SMALLEST_SHARE = 1e-4
 
 
-class Colour(Embedding):
+class Colour(Whitened):
     """``[x + g(x)]_c``, g a polynomial in the pixel's colours, the same everywhere; size: its RMS.
 
     Not in the L-RED paper: its search (Algorithm 1) with the image changes of photo filters (Liu et
@@ -27,18 +23,14 @@ class Colour(Embedding):
     and of shifts in a colour space (Jiang et al., "Color Backdoor", CVPR 2023). Polynomials of
     degree 2 hold every mixture of the colours and, nearly, the tone curves of such filters.
 
-    ``g_c(x) = Σ_j θ_cj φ_j(x)`` with the monomials φ_j of the pixel's colours, whitened on the
-    clean images, ``mean φ_i φ_j = δ_ij``, so that the root mean square of g over images, pixels and
-    channels is ``‖θ‖₂ / √C`` and the steepest step is along the gradient.
+    ``g_c(x) = Σ_j θ_cj φ_j(x)`` with the monomials φ_j of the pixel's colours, whitened.
 
     Args:
         whitening: ``[monomials, d]``: whitened features are the raw ones times this.
     """
 
     name = "colour"
-    unit = "RMS change, pixels in [0, 1]"
     sees = "changes of colours alone: filters, tinted or faded images"
-    first_step = 0.01
     clean_shape = 10.0
     reaches_all = False  # most classes are not known by their colours
 
@@ -48,17 +40,12 @@ class Colour(Embedding):
     def fit(self, pixels: Tensor, generator: torch.Generator, classifier: Classifier) -> Colour:
         """The embedding for clean images ``[n, C, H, W]``: whitened monomials."""
         features = _monomials(pixels).transpose(0, 1).flatten(1).double()  # [monomials, n H W]
-        values, vectors = torch.linalg.eigh(features @ features.T / features.shape[1])
-        kept = values > values[-1] * _SMALLEST_SHARE
-        return Colour((vectors[:, kept] / values[kept].sqrt()).to(pixels))
+        moment = features @ features.T / features.shape[1]
+        return Colour(whitening_of(moment).to(pixels))
 
     def state(self) -> tuple[Tensor, ...]:
         """The whitening."""
-        return (self._fitted(),)
-
-    def init(self, rows: int, input_shape: tuple[int, int, int]) -> Tensor:
-        """``θ = 0`` ``[rows, C, d]``, in whitened coordinates."""
-        return torch.zeros(rows, input_shape[0], self._fitted().shape[1])
+        return (self.whitening,)
 
     def apply(self, x: Tensor, theta: Tensor) -> Tensor:
         """``[x + g(x)]_c``."""
@@ -73,14 +60,6 @@ class Colour(Embedding):
 
         return stamp
 
-    def step(self, theta: Tensor, gradient: Tensor, delta: Tensor) -> Tensor:
-        """``θ + δ ∇J / ‖∇J‖``, as in Eq. 5."""
-        return along_gradient(theta, gradient, delta, self.size(gradient))
-
-    def size(self, theta: Tensor) -> Tensor:
-        """``‖θ‖₂ / √C``, the root mean square of g, ``[R]``."""
-        return theta.flatten(1).norm(dim=1) / math.sqrt(theta.shape[1])
-
     def largest(self, input_shape: tuple[int, int, int]) -> float:
         """A root mean square change of 1/4: filters are meant to be seen."""
         return 1 / 4
@@ -88,9 +67,11 @@ class Colour(Embedding):
     def _coefficients(self, theta: Tensor) -> Tensor:
         """Of the monomials ``[R, C, monomials]``."""
         # The images of reports and examinations lie on the CPU, wherever the search was.
-        return theta @ self._fitted().to(theta).T
+        return theta @ self.whitening.to(theta).T
 
-    def _fitted(self) -> Tensor:
+    @property
+    def whitening(self) -> Tensor:
+        """``[monomials, d]``."""
         if self._whitening is None:
             raise ValueError("the colour embedding must be fitted to images first")
         return self._whitening

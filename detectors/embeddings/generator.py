@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detectors.embeddings.ascent import along_gradient
-from detectors.embeddings.protocol import Embedding, Stamp
+from detectors.embeddings.protocol import Stamp
+from detectors.embeddings.whitened import Whitened, whitening_of
 from modelaudit.classifier import Classifier
 
 # Stands for a spread of 0, by which nothing can be divided.
@@ -18,15 +16,12 @@ _TINY = 1e-30
 FILTERS, FIRST, SECOND = 32, 5, 3
 #: Images that the spread of the features is measured on.
 _MOST_IMAGES = 128
-#: Directions of the features with less than this share of the largest second moment are left out:
-#: almost constant on images, they would need enormous kernels.
-_SMALLEST_SHARE = 1e-4
 #: Responses of the first layer that are kept: 256 MiB, 1,700 images of 3x32x32. They are worked out
 #: for so many images at a time.
 _MOST_VALUES, _PART = 2**26, 16
 
 
-class Generator(Embedding):
+class Generator(Whitened):
     """``[x + g(x)]_c`` with one small convolutional network g for all images; size: RMS of g(x).
 
     Not in the L-RED paper: its search (Algorithm 1) with the image change of LIRA (Doan et al.,
@@ -34,12 +29,10 @@ class Generator(Embedding):
     trigger from the image; in Wasserstein Backdoor and input-aware triggers one does as well.
 
     The first layer of g, random filters with ReLU, stays as it is; the search finds the second, θ:
-    ``g(x) = Σ_j θ_j φ_j(x)`` with φ the responses of the first layer in a 3x3 neighbourhood. The
-    φ_j are whitened on the clean images, ``mean φ_i φ_j = δ_ij``, so that the root mean square of
-    g(x) over images and pixels is ``‖θ‖₂ / √C`` and the steepest step is along the gradient, as for
-    the additive pattern. About 170 coefficients per colour channel are too few to memorise images,
-    and too few to imitate the attacker's network: what the search finds is another change that the
-    model takes for it.
+    ``g(x) = Σ_j θ_j φ_j(x)`` with φ the responses of the first layer in a 3x3 neighbourhood,
+    whitened. About 170 coefficients per colour channel are too few to memorise images, and too few
+    to imitate the attacker's network: what the search finds is another change that the model takes
+    for it.
 
     Args:
         filters, threshold: of the first layer, ``[F, C, 5, 5]`` and ``[F]``.
@@ -47,9 +40,7 @@ class Generator(Embedding):
     """
 
     name = "generator"
-    unit = "RMS change, pixels in [0, 1]"
     sees = "triggers that a network makes from the image: LIRA, Wasserstein Backdoor, input-aware"
-    first_step = 0.01
     clean_shape = 6.0
 
     def __init__(
@@ -76,18 +67,16 @@ class Generator(Embedding):
             hidden = _padded(_first_layer(image, filters, threshold), SECOND)
             features = F.unfold(hidden, SECOND)[0].double()  # [9 (F + 1), H W]
             moment = moment.to(features) + features @ features.T / features.shape[1] / len(pixels)
-        values, vectors = torch.linalg.eigh(moment)
-        kept = values > values[-1] * _SMALLEST_SHARE
-        return Generator(filters, threshold, (vectors[:, kept] / values[kept].sqrt()).to(pixels))
+        return Generator(filters, threshold, whitening_of(moment).to(pixels))
 
     def state(self) -> tuple[Tensor, ...]:
         """Filters, threshold and whitening."""
         return self._fitted()
 
-    def init(self, rows: int, input_shape: tuple[int, int, int]) -> Tensor:
-        """``θ = 0`` ``[rows, C, d]``, in whitened coordinates."""
-        _, _, whitening = self._fitted()
-        return torch.zeros(rows, input_shape[0], whitening.shape[1])
+    @property
+    def whitening(self) -> Tensor:
+        """``[9 (F + 1), d]``."""
+        return self._fitted()[2]
 
     def apply(self, x: Tensor, theta: Tensor) -> Tensor:
         """``[x + g(x)]_c``."""
@@ -111,14 +100,6 @@ class Generator(Embedding):
 
         return stamp
 
-    def step(self, theta: Tensor, gradient: Tensor, delta: Tensor) -> Tensor:
-        """``θ + δ ∇J / ‖∇J‖``, as in Eq. 5."""
-        return along_gradient(theta, gradient, delta, self.size(gradient))
-
-    def size(self, theta: Tensor) -> Tensor:
-        """``‖θ‖₂ / √C``, the root mean square of g(x), ``[R]``."""
-        return theta.flatten(1).norm(dim=1) / math.sqrt(theta.shape[1])
-
     def largest(self, input_shape: tuple[int, int, int]) -> float:
         """A root mean square change of 1/8."""
         return 1 / 8
@@ -131,8 +112,7 @@ class Generator(Embedding):
 
     def _kernels(self, theta: Tensor) -> Tensor:
         """The second layer ``[R, 9, C, F + 1]`` of patterns ``[R, C, d]``, by taps."""
-        whitening = self._fitted()[2].to(theta)
-        kernels = theta @ whitening.T
+        kernels = theta @ self.whitening.to(theta).T
         return kernels.unflatten(2, (-1, SECOND * SECOND)).permute(0, 3, 1, 2)
 
     def _fitted(self) -> tuple[Tensor, Tensor, Tensor]:
