@@ -12,7 +12,6 @@ kinds of changes are L-RED's embeddings.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -31,8 +30,6 @@ from detectors.gains import (
     in_those_of_the_median,
     mean_where,
     result_of,
-    settings_of,
-    targets_of,
     without_what_turns_none,
 )
 from detectors.gamma import SpreadPrior
@@ -40,7 +37,13 @@ from detectors.lred import PRIOR_WEIGHT
 from detectors.margin import margins
 from detectors.rows import broadcastable
 from detectors.stamping import images_per_batch
-from detectors.types import DetectorInput, DetectorResult, without_test
+from detectors.types import (
+    DetectorInput,
+    DetectorResult,
+    settings_of,
+    with_cost,
+    without_test,
+)
 from modelaudit.memory import BatchSize
 from modelaudit.watch import FeaturesUnavailable
 
@@ -117,9 +120,10 @@ class EmbeddingMargin:
 
     def __call__(self, data: DetectorInput) -> DetectorResult:
         """Search the change that every class gains most by, and test the largest gain."""
-        begin, passes = time.perf_counter(), data.classifier.image_passes
-        if result := cannot_compare(self.name, data):
-            return result
+        return cannot_compare(self.name, data) or with_cost(data, lambda: self._result(data))
+
+    def _result(self, data: DetectorInput) -> DetectorResult:
+        """The result but for its cost."""
         batch = BatchSize(images_per_batch(data.classifier))
         images = CleanImages(data, self.images, batch)
         try:
@@ -128,46 +132,42 @@ class EmbeddingMargin:
             )
         except FeaturesUnavailable as unavailable:
             return without_test(self.name, str(unavailable), settings_of(self))
-        compared = torch.from_numpy(images.compared).to(images.labels.device)
         search = _Search(data, images, embedding, self.steps, batch)
-        size, gains, flips = self._gains(search, compared)
+        size, gains, flips = self._gains(search)
         ratios = in_those_of_the_median(gains.double().cpu().numpy())
         test = compare(ratios, PRIORS[self.embedding] if self.prior else None)
-        shown = {t: search.shown(t, size) for t in targets_of(images.compared, test)}
+        shown = {t: search.shown(t, size) for t in images.targets_of(test)}
         turned = zip(images.compared.tolist(), flips.tolist(), strict=True)
         shares = np.array([shown[t][1] if t in shown else share for t, share in turned])
-        gained = Gained(images.compared, ratios, shares)
+        gained = Gained(ratios, shares)
         tested = without_what_turns_none(test, gained, "change")
         return result_of(
             self.name,
-            data,
             images,
             gained,
             tested,
             self.steps,
             unit="times what the median class gains; larger is more suspicious",
             patterns={t: one[0] for t, one in shown.items()} if embedding.in_images else {},
-            image_passes=data.classifier.image_passes - passes,
-            seconds=time.perf_counter() - begin,
             settings=settings_of(self) | {"size": size},
             stamp=embedding.apply if embedding.in_images else None,
         )
 
-    def _gains(self, search: _Search, compared: Tensor) -> tuple[float, Tensor, Tensor]:
+    def _gains(self, search: _Search) -> tuple[float, Tensor, Tensor]:
         """The size, and what :meth:`_Search.gains` finds with it ``[c]``."""
         size, doublings = self.size, 0
         if not size:
             size, doublings = SIZES[self.embedding], DOUBLINGS
             if self.embedding == "additive":
                 size *= math.sqrt(math.prod(search.classifier.input_shape))
-        gains, flips = search.gains(size, compared)
+        gains, flips = search.gains(size)
         enough = ENOUGH * search.images.behind
         while doublings and (gained := float(gains.median())) < enough:
             # Gains grow at least in proportion to the size: what this makes certain is skipped.
             missing = math.log2(enough / gained) if gained > 0 else doublings
             more = min(max(1, math.floor(missing)), doublings)
             size, doublings = size * 2**more, doublings - more
-            gains, flips = search.gains(size, compared)
+            gains, flips = search.gains(size)
         return size, gains, flips
 
 
@@ -191,11 +191,11 @@ class _Search:
         self._ask = embedding.ask(data.classifier, images.pixels)
         self._progress, self._rounds = data.progress, 0.0
 
-    def gains(self, size: float, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """By how much the margins of classes ``[R]`` gain by changes of at most this size, as the
-        mean over the images of other classes ``[R]``, and the share of these that are then taken
-        for them ``[R]``."""
-        parts = targets.split(max(1, self.batch.images // len(self.images.pixels)))
+    def gains(self, size: float) -> tuple[Tensor, Tensor]:
+        """By how much the margins of the classes that are compared gain by changes of at most this
+        size, as the mean over the images of other classes ``[c]``, and the share of these that are
+        then taken for them ``[c]``."""
+        parts = self.images.compared.split(max(1, self.batch.images // len(self.images.pixels)))
         found = [self._ascended(part, size, 1 / len(parts))[1:] for part in parts]
         gains, flips = (torch.cat(parts) for parts in zip(*found, strict=True))
         return gains, flips
@@ -229,13 +229,13 @@ class _Search:
         best, most = theta.clone(), theta.new_full((len(targets),), -torch.inf)
         flips, others = torch.zeros_like(most), self.images.others.T[targets]
         for step in range(self.steps + 1):
-            margins, gradient = self._margins(theta, targets, others, step < self.steps)
+            found, gradient = self._margins(theta, targets, others, step < self.steps)
             self._rounds += share / (self.steps + 1)
             self._progress(self._rounds / (1 + self._rounds))  # how many there will be is not known
-            gain = mean_where(margins - self.images.margins.T[targets], others, 1)
+            gain = mean_where(found - self.images.margins.T[targets], others, 1)
             more = ~(gain <= most)  # what is no number is told of
             best[more], most[more] = theta[more], gain[more]
-            flips[more] = mean_where((margins > 0).float(), others, 1)[more]
+            flips[more] = mean_where((found > 0).float(), others, 1)[more]
             length = _TRAVEL * size * 2 / (self.steps + 1) * (1 - step / self.steps)
             theta = self.embedding.step(theta, gradient, torch.full_like(most, length))
             theta = theta * broadcastable((size / self.embedding.size(theta)).clamp(max=1), theta)

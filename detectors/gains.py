@@ -1,25 +1,25 @@
 """Does one class gain more than the others by a change of the images?
 
-What :mod:`detectors.window_margin`, :mod:`detectors.wave_margin` and :mod:`detectors.colour_margin`
-have in common. Each of them has a family of changes. The *gain* of a class t by a change is the
-mean, over clean images of other classes, of what is added to its margin over all others,
-``logit_t - max_{k≠t} logit_k``. How much a change of that family can do depends on the model, but
-alike for all classes. Their gains are therefore counted in those of the median class, and the
-largest of these ratios is tested.
+What :mod:`detectors.window_margin`, :mod:`detectors.wave_margin` and
+:mod:`detectors.embedding_margin` have in common. Each of them has a family of changes. The *gain*
+of a class t by a change is the mean, over clean images of other classes, of what is added to its
+margin over all others, ``logit_t - max_{k≠t} logit_k``. How much a change of that family can do
+depends on the model, but alike for all classes. Their gains are therefore counted in those of the
+median class, and the largest of these ratios is tested.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from detectors.gamma import Array, SpreadPrior
 from detectors.lred import FEW_CLASSES
+from detectors.margin import all_margins
 from detectors.order_statistic import MIN_STATISTICS, OrderStatisticTest, order_statistic_test
 from detectors.rows import first_of_each_class
 from detectors.types import ClassStatistic, DetectorInput, DetectorResult, without_test
@@ -45,16 +45,14 @@ class Priors:
 
 @dataclass(frozen=True)
 class Gained:
-    """What the classes gained.
+    """What the classes that are compared gained.
 
     Attributes:
-        compared: the classes ``[c]``: those that there are images of others for.
         ratios: each one's largest gain, in those of the median class, at least 0; not finite where
             the margins were not ``[c]``.
         flips: share of the images of other classes that this change turns into the class ``[c]``.
     """
 
-    compared: NDArray[np.int64]
     ratios: Array
     flips: Array
 
@@ -70,6 +68,8 @@ class CleanImages:
         chosen: mask of them among all ``[n]``.
         pixels, labels: theirs, ``[m, C, H, W]`` and ``[m]``.
         margins: of every class for every one of them ``[m, K]``.
+        others: which of them are of other classes than each class ``[m, K]``.
+        compared: the classes that there are images of others for ``[c]``.
     """
 
     def __init__(self, data: DetectorInput, most: int, batch: BatchSize) -> None:
@@ -78,24 +78,19 @@ class CleanImages:
         self.pixels = data.pixels[self.chosen].to(device)
         self.labels = data.labels[self.chosen].to(device)
         self.margins = all_margins(data.classifier.logits(self.pixels, batch))
-
-    @property
-    def others(self) -> Tensor:
-        """Which images are of other classes than each class ``[m, K]``."""
-        classes = torch.arange(self.margins.shape[1], device=self.labels.device)
-        return self.labels[:, None] != classes
+        classes = torch.arange(data.classifier.num_classes, device=device)
+        self.others = self.labels[:, None] != classes
+        self.compared = self.others.any(0).nonzero().flatten()
 
     @property
     def behind(self) -> float:
         """How far the median class is behind on the images of others, in logits."""
-        behind = mean_where(-self.margins, self.others, 0)[self.others.any(0)]
-        return float(behind.median())
+        return float(mean_where(-self.margins, self.others, 0)[self.compared].median())
 
-    @property
-    def compared(self) -> NDArray[np.int64]:
-        """The classes that there are images of others for ``[c]``."""
-        compared: NDArray[np.int64] = self.others.any(0).nonzero().flatten().cpu().numpy()
-        return compared
+    def targets_of(self, test: OrderStatisticTest) -> list[int]:
+        """The classes that stand out in a test of those compared, the most suspicious first."""
+        found = () if test.index is None else (test.index, *test.others)
+        return [int(self.compared[index]) for index in found]
 
 
 def evenly_chosen(labels: Tensor, most: int) -> Tensor:
@@ -146,14 +141,13 @@ def without_what_turns_none(
 
 def result_of(
     name: str,
-    data: DetectorInput,
     images: CleanImages,
     gained: Gained,
     tested: tuple[OrderStatisticTest, str],
     steps: int,
     **more: Any,
 ) -> DetectorResult:
-    """The detector's evidence.
+    """The detector's evidence but for its cost.
 
     Args:
         tested: what :func:`without_what_turns_none` left.
@@ -161,11 +155,11 @@ def result_of(
         more: further attributes of the result.
     """
     test, note = tested
-    classes = data.classifier.num_classes
+    compared, classes = images.compared.cpu().numpy(), images.margins.shape[1]
     statistics, flips = np.zeros(classes), np.zeros(classes)
-    statistics[gained.compared] = np.nan_to_num(gained.ratios, posinf=0.0)
-    flips[gained.compared] = gained.flips
-    targets = targets_of(gained.compared, test)
+    statistics[compared] = np.nan_to_num(gained.ratios, posinf=0.0)
+    flips[compared] = gained.flips
+    targets = images.targets_of(test)
     sources = {target: _all_but(target, images.labels) for target in targets}
     return DetectorResult(
         detector=name,
@@ -191,19 +185,10 @@ def result_of(
         reason=test.reason,
         critical=None if note else test.critical,
         searched=images.chosen,
+        image_passes=0.0,
+        seconds=0.0,
         **more,
     )
-
-
-def settings_of(detector: Any) -> dict[str, Any]:
-    """A detector's settings as they were used."""
-    return {name: value for name, value in asdict(detector).items() if name != "name"}
-
-
-def targets_of(compared: NDArray[np.int64], test: OrderStatisticTest) -> list[int]:
-    """The classes that stand out, of those that were compared, the most suspicious first."""
-    found = () if test.index is None else (test.index, *test.others)
-    return [int(compared[index]) for index in found]
 
 
 def in_those_of_the_median(gains: Array) -> Array:
@@ -213,13 +198,6 @@ def in_those_of_the_median(gains: Array) -> Array:
     """
     median = float(np.median(gains))
     return np.where(median <= 0, 0.0, gains / (median or 1.0)).clip(min=0)
-
-
-def all_margins(logits: Tensor) -> Tensor:
-    """``logit_t - max_{k≠t} logit_k`` of every class t ``[m, K]``, for logits ``[m, K]``."""
-    first, second = logits.topk(2, 1).values.unbind(1)
-    ahead = logits - first[:, None]
-    return torch.where(ahead < 0, ahead, (first - second)[:, None])
 
 
 def mean_where(values: Tensor, where: Tensor, dim: int) -> Tensor:

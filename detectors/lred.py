@@ -10,10 +10,9 @@ settings of the same code.
 from __future__ import annotations
 
 import math
-import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -35,7 +34,13 @@ from detectors.summary import (
     shift_notes,
     smallest_patterns,
 )
-from detectors.types import DetectorInput, DetectorResult, without_test
+from detectors.types import (
+    DetectorInput,
+    DetectorResult,
+    settings_of,
+    with_cost,
+    without_test,
+)
 from modelaudit.memory import BatchSize
 from modelaudit.watch import FeaturesUnavailable
 
@@ -149,13 +154,14 @@ class LRed:
 
     def __call__(self, data: DetectorInput) -> DetectorResult:
         """Estimate a pattern per putative target and test the smallest."""
-        start, passes = time.perf_counter(), data.classifier.image_passes
+        return with_cost(data, lambda: self._result(data))
+
+    def _result(self, data: DetectorInput) -> DetectorResult:
+        """The result but for its cost, whatever the model shows."""
         try:
-            result = self._tested(data)
+            return self._tested(data)
         except FeaturesUnavailable as unavailable:
-            result = without_test(self.name, str(unavailable), self._settings())
-        cost, seconds = data.classifier.image_passes - passes, time.perf_counter() - start
-        return replace(result, image_passes=cost, seconds=seconds)
+            return without_test(self.name, str(unavailable), settings_of(self))
 
     def _tested(self, data: DetectorInput) -> DetectorResult:
         """The result but for its cost.
@@ -170,7 +176,7 @@ class LRed:
             ways = "1 way" if len(rows) == 1 else f"{len(rows)} ways"
             few = f"{num_classes} classes can be shifted in {ways}"
             reason = f"{few}; the test needs {MIN_STATISTICS}"
-            return without_test(self.name, reason, self._settings())
+            return without_test(self.name, reason, settings_of(self))
         pixels, labels = data.pixels[chosen.cpu()].to(device), labels[chosen]
         embedding = EMBEDDINGS[self.embedding].fit(pixels, data.generator, data.classifier)
         config = self._search_config(data.classifier.input_shape, len(rows))
@@ -283,15 +289,12 @@ class LRed:
             return SHIFT_PRIOR
         return (PRIORS if rows >= FEW_CLASSES else PRIORS_OF_FEW)[self.embedding]
 
-    def _settings(self) -> dict[str, object]:
-        return {name: value for name, value in asdict(self).items() if name != "name"}
-
     def _settings_used(self, config: SearchConfig) -> dict[str, object]:
         """The settings with the schedule's defaults filled in, for the report."""
         used = {name: getattr(config, name) for name in ("delta", "growth", "refine", "tau_max")}
         used["largest"] = config.largest if math.isfinite(config.largest) else 0.0
         used["race"] = config.race.factor if config.race else 0.0
-        return self._settings() | used
+        return settings_of(self) | used
 
     def _search_config(self, input_shape: tuple[int, int, int], rows: int) -> SearchConfig:
         """The settings of the search of so many rows, with the schedule's defaults filled in."""

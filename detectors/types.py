@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -158,6 +159,19 @@ def without_test(
         reason=reason,
         applicable=False,
     )
+
+
+def with_cost(data: DetectorInput, work: Callable[[], DetectorResult]) -> DetectorResult:
+    """What the work finds, with the image-passes and the time that it takes."""
+    start, passes = time.perf_counter(), data.classifier.image_passes
+    result = work()
+    cost, seconds = data.classifier.image_passes - passes, time.perf_counter() - start
+    return replace(result, image_passes=cost, seconds=seconds)
+
+
+def settings_of(detector: Any) -> dict[str, Any]:
+    """The fields of a detector's dataclass but for its name, as its result has them."""
+    return {name: value for name, value in asdict(detector).items() if name != "name"}
 
 
 class Detector(Protocol):

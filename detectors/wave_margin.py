@@ -13,7 +13,6 @@ what a class gains by its best wave beyond what three in four waves do for it.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
@@ -24,20 +23,24 @@ from detectors.gains import (
     CleanImages,
     Gained,
     Priors,
-    all_margins,
     cannot_compare,
     compare,
     in_those_of_the_median,
     mean_where,
     result_of,
-    settings_of,
-    targets_of,
     without_what_turns_none,
 )
 from detectors.gamma import SpreadPrior
 from detectors.lred import PRIOR_WEIGHT
+from detectors.margin import all_margins
 from detectors.stamping import images_per_batch
-from detectors.types import DetectorInput, DetectorResult, without_test
+from detectors.types import (
+    DetectorInput,
+    DetectorResult,
+    settings_of,
+    with_cost,
+    without_test,
+)
 from modelaudit.memory import BatchSize
 
 #: Shifts of every wave, evenly spaced over its length; quarters.
@@ -81,32 +84,31 @@ class WaveMargin:
 
     def __call__(self, data: DetectorInput) -> DetectorResult:
         """Try every wave, and test the class that gains most by one."""
-        begin, passes = time.perf_counter(), data.classifier.image_passes
-        if result := cannot_compare(self.name, data):
-            return result
+        return cannot_compare(self.name, data) or with_cost(data, lambda: self._result(data))
+
+    def _result(self, data: DetectorInput) -> DetectorResult:
+        """The result but for its cost."""
         batch = BatchSize(images_per_batch(data.classifier))
         images = CleanImages(data, self.images, batch)
         waves = all_waves(*data.classifier.input_shape[1:])
         if not len(waves):
             return without_test(self.name, "an image of one pixel has no waves")
         size, doublings = self.size or SIZE, 0 if self.size else DOUBLINGS
-        compared = torch.from_numpy(images.compared).to(images.labels.device)
         gains, flips = self._gains(data, images, waves, size, batch)
         while doublings and float(gains.amax(0).median()) < ENOUGH * images.behind:
             size, doublings = 2 * size, doublings - 1
             gains, flips = self._gains(data, images, waves, size, batch)
-        largest, best = gains[:, compared].max(0)  # [c]
-        most = gains[:, compared].double().quantile(MOST_WAVES, 0)
-        turned = flips[best, compared].double().cpu().numpy()
-        ratios = in_those_of_the_median((largest - most).double().cpu().numpy())
-        gained = Gained(images.compared, ratios, turned)
+        gains = gains[:, images.compared].double()
+        largest, best = gains.max(0)  # [c]
+        beyond = largest - gains.quantile(MOST_WAVES, 0)
+        ratios = in_those_of_the_median(beyond.cpu().numpy())
+        gained = Gained(ratios, flips[best, images.compared].double().cpu().numpy())
         test = compare(ratios, PRIORS if self.prior else None)
         tested = without_what_turns_none(test, gained, "wave")
         place = dict(zip(images.compared.tolist(), best.tolist(), strict=True))
         channels, *side = data.classifier.input_shape
         return result_of(
             self.name,
-            data,
             images,
             gained,
             tested,
@@ -114,10 +116,8 @@ class WaveMargin:
             unit="times what the median class gains by its best wave; larger is more suspicious",
             patterns={
                 t: size * drawn(waves[place[t]][None], *side).repeat(channels, 1, 1)
-                for t in targets_of(images.compared, tested[0])
+                for t in images.targets_of(tested[0])
             },
-            image_passes=data.classifier.image_passes - passes,
-            seconds=time.perf_counter() - begin,
             settings=settings_of(self) | {"size": size},
             stamp=EMBEDDINGS["additive"].apply,
         )

@@ -11,7 +11,6 @@ Cleanse) do not find it, because a few of its pixels do nothing.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,15 +26,13 @@ from detectors.gains import (
     compare,
     mean_where,
     result_of,
-    settings_of,
-    targets_of,
     without_what_turns_none,
 )
 from detectors.gamma import Array, SpreadPrior
 from detectors.lred import PRIOR_WEIGHT
 from detectors.margin import margins
 from detectors.stamping import images_per_batch
-from detectors.types import DetectorInput, DetectorResult, Progress
+from detectors.types import DetectorInput, DetectorResult, Progress, settings_of, with_cost
 from modelaudit.memory import BatchSize
 
 #: How far the steps move a pixel in total: from anywhere to 0 or 1.
@@ -77,29 +74,27 @@ class WindowMargin:
 
     def __call__(self, data: DetectorInput) -> DetectorResult:
         """Search the largest margin of every class in every window, and test the largest ratio."""
-        begin, passes = time.perf_counter(), data.classifier.image_passes
-        if result := cannot_compare(self.name, data):
-            return result
+        return cannot_compare(self.name, data) or with_cost(data, lambda: self._result(data))
+
+    def _result(self, data: DetectorInput) -> DetectorResult:
+        """The result but for its cost."""
         search = _Search(data, self.images, self.share, self.places, self.steps)
         gains, flips = search.everywhere(data.progress)
-        compared = search.images.compared
+        images, compared = search.images, search.images.compared.cpu().numpy()
         ratios = ratios_of(gains[compared])
         places = ratios.argmax(1)
-        gained = Gained(compared, ratios.max(1), flips[compared, places])
+        gained = Gained(ratios.max(1), flips[compared, places])
         test = compare(gained.ratios, PRIORS if self.prior else None)
         tested = without_what_turns_none(test, gained, "window")
         place = dict(zip(compared.tolist(), places.tolist(), strict=True))
         return result_of(
             self.name,
-            data,
-            search.images,
+            images,
             gained,
             tested,
             self.steps,
             unit="times the gain of the median class in that window; larger is more suspicious",
-            patterns={t: search.pattern(t, place[t]) for t in targets_of(compared, tested[0])},
-            image_passes=data.classifier.image_passes - passes,
-            seconds=time.perf_counter() - begin,
+            patterns={t: search.pattern(t, place[t]) for t in images.targets_of(tested[0])},
             settings=settings_of(self),
             stamp=EMBEDDINGS["patch"].apply,
         )

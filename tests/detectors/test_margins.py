@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from detectors import registry
 from detectors.embedding_margin import SIZES, EmbeddingMargin
-from detectors.gains import all_margins, in_those_of_the_median, mean_where
-from detectors.margin import margins
+from detectors.gains import in_those_of_the_median, mean_where
+from detectors.margin import all_margins, margins
 from detectors.types import DetectorInput, DetectorResult
 from detectors.wave_margin import PHASES, WaveMargin, all_waves, drawn
 from modelaudit.classifier import Classifier
